@@ -1,0 +1,99 @@
+/// Which program counted.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// XDP, packets.
+    Xdp = 0,
+    /// tc ingress, packets.
+    Tc = 1,
+    /// cgroup hooks, calls.
+    Socket = 2,
+}
+
+impl Hook {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Xdp, Self::Tc, Self::Socket];
+
+    /// Name in listings and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+            Self::Socket => "socket",
+        }
+    }
+}
+
+macro_rules! counters {
+    ($($(#[doc = $help:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Why a program did what it did. Each verdict is counted under exactly one.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Counter {
+            $($(#[doc = $help])+ $variant,)+
+        }
+
+        impl Counter {
+            /// All, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// Name in listings and metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// One sentence for `--help`, listings and metrics.
+            #[must_use]
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($help),+),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// A backend was chosen.
+    Forward = "forward",
+    /// No usable endpoint anywhere: refused.
+    Refuse = "refuse",
+    /// A traffic policy withholds the endpoints there are: dropped.
+    Withhold = "withhold",
+    /// The decision was taken over from XDP.
+    Hint = "hint",
+    /// Neither a frontend nor ours otherwise: passed.
+    NoFrontend = "no_frontend",
+    /// Not IPv4 or IPv6: passed.
+    NotIp = "not_ip",
+    /// Neither TCP nor UDP, ICMP errors included: passed to the kernel.
+    OtherProtocol = "other_protocol",
+    /// A fragment without ports: passed, the kernel reassembles.
+    Fragment = "fragment",
+    /// Headers cut short or contradictory: passed to the kernel, which drops them.
+    Malformed = "malformed",
+    /// More VLAN tags or IPv6 extension headers than are walked: passed.
+    TooDeep = "too_deep",
+    /// Tagged for a VLAN device, where it will be seen again: passed.
+    Vlan = "vlan",
+    /// A frontend named a table or slot that is missing: dropped. Never seen unless a map was tampered with.
+    NoBackend = "no_backend",
+    /// Metadata could not be written, so tc decides again: the driver carries none.
+    NoMetadata = "no_metadata",
+    /// A socket's real peer was shown as the address it asked for.
+    Reveal = "reveal",
+    /// The kernel refused an entry for a socket's peer; the real address is shown instead.
+    NoRoom = "no_room",
+}
+
+impl Counter {
+    /// Index into the counter map.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(self, hook: Hook) -> u32 {
+        hook as u32 * Self::ALL.len() as u32 + self as u32
+    }
+}
+
+/// Entries of the counter map.
+pub const COUNTERS: u32 = (Hook::ALL.len() * Counter::ALL.len()) as u32;

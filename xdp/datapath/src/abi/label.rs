@@ -1,0 +1,36 @@
+use core::fmt;
+
+/// The packet mark bit that asks for masquerading, as kube-proxy's `masqueradeBit` 14.
+pub const MASQUERADE_MARK: u32 = 0x4000;
+
+/// What tc writes into `skb->priority` for `table inet portico` to act upon: a backend id, or one of the values
+/// of major number `ffff`. Zero means none.
+#[repr(transparent)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label(pub u32);
+
+impl Label {
+    /// No label.
+    pub const NONE: Self = Self(0);
+    /// Refuse with an ICMP error.
+    pub const REJECT: Self = Self(0xffff_0001);
+    /// Drop.
+    pub const DROP: Self = Self(0xffff_0002);
+    /// The daemon's own probe that translation is active.
+    pub const PROBE: Self = Self(0xffff_0003);
+    /// Backend ids are greater than zero and less than this.
+    pub const RESERVED: u32 = 0xffff_0000;
+}
+
+impl fmt::Display for Label {
+    /// As nft prints a `classid`: major and minor number in hexadecimal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}:{:x}", self.0 >> 16, self.0 & 0xffff)
+    }
+}
+
+impl fmt::Debug for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,77 @@
+//! Map keys and values.
+//!
+//! Every type is `repr(C)`, made of integers and byte arrays, and derives [`zerocopy::IntoBytes`], which does not
+//! compile where padding would appear: the kernel compares hash keys byte by byte, padding included. Ports and
+//! addresses are kept in network byte order as byte arrays; identifiers and counters are native integers.
+
+mod addr;
+mod backend;
+mod counter;
+mod frontend;
+mod hint;
+mod label;
+mod maglev;
+mod name;
+mod socket;
+
+pub use addr::Addr;
+pub use backend::Backend;
+pub use counter::{COUNTERS, Counter, Hook};
+pub use frontend::{Choice, Frontend, FrontendKey, MASQUERADE, NODE_PORT, REFUSE, WITHHOLD};
+pub use hint::Hint;
+pub use label::{Label, MASQUERADE_MARK};
+pub use maglev::{CHUNK_WORDS, Chunk};
+pub use name::Name;
+pub use socket::{SocketKey, SocketPeer};
+
+/// Version of everything in this module. It is part of the pin path, so that a daemon never reads maps whose layout
+/// it does not know; raise it with every change of a key or value.
+pub const SCHEMA: u32 = 1;
+
+/// IANA protocol number of TCP.
+pub const TCP: u8 = 6;
+/// IANA protocol number of UDP.
+pub const UDP: u8 = 17;
+
+/// Frontends (address, protocol, port), of all services together.
+pub const MAX_FRONTENDS: u32 = 262_144;
+/// Distinct backends (address and port). Twice the endpoints a node is sized for, so that a full replacement fits.
+pub const MAX_BACKENDS: u32 = 524_288;
+/// Maglev tables; a service port needs up to two, one for each traffic policy.
+pub const MAX_TABLES: u32 = 131_072;
+/// Addresses of the node that serve `NodePorts`.
+pub const MAX_NODE_ADDRESSES: u32 = 4_096;
+/// Sockets whose peer was translated; the least recently used are forgotten first.
+pub const MAX_SOCKETS: u32 = 131_072;
+/// Service ports with a name in the kernel.
+pub const MAX_SERVICES: u32 = 131_072;
+
+/// Names of the maps, as pinned and as `bpftool map` shows them (the kernel keeps fifteen bytes).
+pub mod map {
+    /// `FrontendKey` -> `Frontend`.
+    pub const FRONTENDS: &str = "FRONTENDS";
+    /// Backend id -> `Backend`.
+    pub const BACKENDS: &str = "BACKENDS";
+    /// Table id -> array of `Chunk`.
+    pub const MAGLEV: &str = "MAGLEV";
+    /// `Addr` -> flags, the addresses of the node on which `NodePorts` are served.
+    pub const NODE_ADDRS: &str = "NODE_ADDRS";
+    /// `SocketKey` -> `SocketPeer`.
+    pub const SOCKETS: &str = "SOCKETS";
+    /// Index by [`super::Counter::index`] -> packets or calls, per CPU.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Service id -> `Name`; the data path does not read it, operators and a restarted daemon do.
+    pub const SERVICES: &str = "SERVICES";
+}
+
+/// Implements `aya::Pod` where the daemon needs it. `IntoBytes` proves the absence of padding.
+macro_rules! pod {
+    ($($type:ty),+ $(,)?) => {
+        $(
+            #[cfg(feature = "user")]
+            // SAFETY: the type derives `IntoBytes` and `FromBytes`, so each bit pattern is valid and none is padding.
+            unsafe impl aya::Pod for $type where $type: zerocopy::IntoBytes + zerocopy::FromBytes + Copy + 'static {}
+        )+
+    };
+}
+pub(crate) use pod;
