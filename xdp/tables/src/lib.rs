@@ -6,7 +6,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, HashOfMaps, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use datapath::{
@@ -30,7 +30,7 @@ static FRONTENDS: HashMap<FrontendKey, Frontend, { MAX_FRONTENDS as usize }, ON_
 static BACKENDS: HashMap<u32, Backend, { MAX_BACKENDS as usize }, ON_DEMAND> = HashMap::new();
 
 #[btf_map]
-static MAGLEV: ArrayOfMaps<MaglevTable, { MAX_TABLES as usize }> = ArrayOfMaps::new();
+static MAGLEV: HashOfMaps<u32, MaglevTable, { MAX_TABLES as usize }, ON_DEMAND> = HashOfMaps::new();
 
 #[btf_map]
 static NODE_ADDRS: HashMap<Addr, u32, { MAX_NODE_ADDRESSES as usize }, ON_DEMAND> = HashMap::new();
@@ -92,7 +92,8 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn table(&self, id: u32) -> Option<KernelTable> {
-        MAGLEV.get(id).map(KernelTable)
+        // SAFETY: a replaced table lives as long as the programs that found it.
+        unsafe { MAGLEV.get(&id) }.map(KernelTable)
     }
 
     #[inline(always)]
