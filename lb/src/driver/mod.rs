@@ -1,1 +1,6 @@
 //! driver.
+
+pub mod conntrack;
+pub mod link;
+pub mod nft;
+pub mod probe;
