@@ -138,6 +138,16 @@ impl Index {
     }
 }
 
+impl Index {
+    /// What sound objects ask for and do not get, by kind, then name.
+    pub fn notes(&self) -> impl Iterator<Item = Rejection> {
+        let services = self.services.remarks("Service", |kept| &kept.notes);
+        services
+            .chain(self.slices.remarks("EndpointSlice", |kept| &kept.notes))
+            .chain(self.nodes.remarks("Node", |kept| &kept.notes))
+    }
+}
+
 /// Objects of one kind.
 #[derive(Debug)]
 struct Kind<T> {
@@ -153,6 +163,8 @@ struct Kept<T> {
     sound: bool,
     /// Defects of the latest version.
     defects: Vec<String>,
+    /// What the latest version asks for and does not get.
+    notes: Vec<String>,
 }
 
 impl<T> Default for Kind<T> {
@@ -188,20 +200,23 @@ impl<T: PartialEq> Kind<T> {
         version: Result<Converted<T>, String>,
         changed: &mut impl FnMut(&ObjectName, Option<&T>, Option<&T>),
     ) {
-        let Converted { object, defects } =
-            version.unwrap_or_else(|reason| Converted { object: None, defects: vec![reason] });
+        let Converted { object, defects, notes } = version.unwrap_or_else(|reason| Converted {
+            object: None,
+            defects: vec![reason],
+            notes: Vec::new(),
+        });
         let sound = defects.is_empty();
         if object.is_none() && sound {
             return self.remove(&name, changed);
         }
         match self.kept.get_mut(&name) {
-            Some(kept) if kept.sound && !sound => kept.defects = defects,
+            Some(kept) if kept.sound && !sound => (kept.defects, kept.notes) = (defects, notes),
             kept => {
                 let old = kept.and_then(|kept| kept.object.take());
                 if old != object {
                     changed(&name, old.as_ref(), object.as_ref());
                 }
-                self.kept.insert(name, Kept { object, sound, defects });
+                self.kept.insert(name, Kept { object, sound, defects, notes });
             }
         }
     }
@@ -223,10 +238,19 @@ impl<T> Kind<T> {
     }
 
     fn rejections(&self, kind: &'static str) -> impl Iterator<Item = Rejection> {
+        self.remarks(kind, |kept| &kept.defects)
+    }
+
+    fn remarks(
+        &self,
+        kind: &'static str,
+        list: impl Fn(&Kept<T>) -> &[String],
+    ) -> impl Iterator<Item = Rejection> {
         self.kept.iter().flat_map(move |(name, kept)| {
-            kept.defects.iter().map(move |reason| Rejection {
+            let object = name.to_string();
+            list(kept).iter().map(move |reason| Rejection {
                 kind,
-                object: name.to_string(),
+                object: object.clone(),
                 reason: reason.clone(),
             })
         })
