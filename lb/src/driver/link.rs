@@ -174,6 +174,19 @@ impl Links {
         Ok(snapshot)
     }
 
+    /// Deletes the clsact qdisc of an interface, with all filters on it.
+    ///
+    /// # Errors
+    /// [`Error::Qdisc`].
+    pub async fn delete_clsact(&self, index: u32) -> Result<(), Error> {
+        // `TC_H_CLSACT`, which is the qdisc's parent; its own handle is ffff:0.
+        const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0xfff1 };
+        let mut request = self.0.qdisc().del(index as i32);
+        request.message_mut().header.parent = CLSACT;
+        request.message_mut().header.handle = TcHandle { major: CLSACT.major, minor: 0 };
+        request.execute().await.map_err(|source| Error::Qdisc { index, source })
+    }
+
     /// Subscribes to changes of links, addresses and routes in the network namespace of the calling thread.
     ///
     /// # Errors
