@@ -60,9 +60,9 @@ impl Kernel {
             Step::AddTranslations(list) => self.nft.add(list)?,
             Step::PutBackends(list) => maps.backends.put(list)?,
             Step::PutServices(list) => maps.services.put(list)?,
-            Step::PutTables(list) => maps.maglev.put(
-                list.iter().map(|(id, spec)| (*id, maglev::chunks(&maglev::build(spec)).collect())),
-            )?,
+            Step::PutTables(list) => maps
+                .maglev
+                .put(list.iter().map(|(id, spec)| (*id, maglev::chunks(&maglev::build(spec)).collect())))?,
             Step::PutFrontends(list) => maps.frontends.put(list)?,
             Step::PutNodeAddresses(list) => maps.node_addresses.put(list)?,
             Step::DeleteFrontends(list) => maps.frontends.delete(list)?,
@@ -178,7 +178,8 @@ impl Reconciler {
     ///
     /// A map or the table cannot be read.
     pub fn verify(&mut self) -> Result<(), Error> {
-        let Actual { frontends, backends, services, tables, node_addresses, translations } = self.kernel.load()?;
+        let Actual { frontends, backends, services, tables, node_addresses, translations } =
+            self.kernel.load()?;
         let now = self.now();
         for found in [
             Found::Backends(backends),
@@ -214,7 +215,12 @@ impl Reconciler {
                 }
                 Err(reason) => {
                     let reason = chain(&reason);
-                    warn!(step = step.name(), entries = step.len(), reason, "not written, will be tried again");
+                    warn!(
+                        step = step.name(),
+                        entries = step.len(),
+                        reason,
+                        "not written, will be tried again"
+                    );
                     self.planner.failed(&step);
                     error = Some(reason);
                 }
@@ -225,7 +231,11 @@ impl Reconciler {
             self.progress.rounds += 1;
             self.progress.entries += entries;
             self.progress.latest = began.elapsed();
-            info!(entries, milliseconds = self.progress.latest.as_millis() as u64, "kernel brought up to date");
+            info!(
+                entries,
+                milliseconds = self.progress.latest.as_millis() as u64,
+                "kernel brought up to date"
+            );
         }
     }
 

@@ -113,8 +113,11 @@ fn programs() -> [Check; 3] {
         };
         (what, outcome, mend)
     };
-    let (what, outcome, mend) =
-        ask("XDP programs", ProgramType::Xdp, "tc alone serves, at a lower packet rate; boot a kernel with XDP");
+    let (what, outcome, mend) = ask(
+        "XDP programs",
+        ProgramType::Xdp,
+        "tc alone serves, at a lower packet rate; boot a kernel with XDP",
+    );
     let xdp = wish(what, outcome, mend);
     let (what, outcome, mend) =
         ask("tc programs", ProgramType::SchedClassifier, "boot a kernel with CONFIG_NET_CLS_BPF");
@@ -145,11 +148,16 @@ fn bpffs() -> Check {
     let path = Path::new(crate::driver::pins::DEFAULT);
     let found = PinDir::find(path).map(|_| "mounted".to_owned());
     let outcome = found.ok_or_else(|| "not mounted".to_owned());
-    wish("BPF filesystem", outcome, "`portico run` mounts it at /sys/fs/bpf; or: mount -t bpf bpf /sys/fs/bpf")
+    wish(
+        "BPF filesystem",
+        outcome,
+        "`portico run` mounts it at /sys/fs/bpf; or: mount -t bpf bpf /sys/fs/bpf",
+    )
 }
 
 fn cgroup2() -> Check {
-    let outcome = cgroup::root().map(|path| path.display().to_string()).ok_or_else(|| "not mounted".to_owned());
+    let outcome =
+        cgroup::root().map(|path| path.display().to_string()).ok_or_else(|| "not mounted".to_owned());
     check("cgroup v2", outcome, "mount it: mount -t cgroup2 none DIR")
 }
 
@@ -159,13 +167,21 @@ fn nft() -> Check {
         Ok(false) => Ok("answers, no table inet portico".to_owned()),
         Err(error) => Err(crate::reconcile::chain(&error)),
     };
-    check("nftables", outcome, "install package nftables, and boot a kernel with CONFIG_NF_TABLES_INET and NFT_NAT")
+    check(
+        "nftables",
+        outcome,
+        "install package nftables, and boot a kernel with CONFIG_NF_TABLES_INET and NFT_NAT",
+    )
 }
 
 fn conntrack() -> Check {
     let outcome = Conntrack::open().and_then(|mut conntrack| conntrack.count());
     let outcome = outcome.map(|count| format!("{count}")).map_err(|error| crate::reconcile::chain(&error));
-    wish("conntrack netlink", outcome, "`get connections` needs CONFIG_NF_CT_NETLINK: modprobe nf_conntrack_netlink")
+    wish(
+        "conntrack netlink",
+        outcome,
+        "`get connections` needs CONFIG_NF_CT_NETLINK: modprobe nf_conntrack_netlink",
+    )
 }
 
 fn setting(name: &'static str) -> Check {

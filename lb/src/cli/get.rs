@@ -56,9 +56,9 @@ enum What {
 impl Get {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let Options { pin_dir, output } = self.options;
-        let pins = PinDir::find(&pin_dir)
-            .filter(|pins| Maps::exist(pins))
-            .with_context(|| format!("nothing is pinned in {}: portico has not run here", pin_dir.display()))?;
+        let pins = PinDir::find(&pin_dir).filter(|pins| Maps::exist(pins)).with_context(|| {
+            format!("nothing is pinned in {}: portico has not run here", pin_dir.display())
+        })?;
         let view = View::load(Maps::open(&pins)?)?;
         match self.what {
             What::Services => list(output, &view.services()?)?,
@@ -153,7 +153,8 @@ impl Row for ConnectionRow {
         &["service", "protocol", "client", "frontend", "backend", "masqueraded as", "state", "timeout"];
 
     fn cells(&self) -> Vec<String> {
-        let Self { service, protocol, client, frontend, backend, masqueraded_as, state, timeout_seconds } = self;
+        let Self { service, protocol, client, frontend, backend, masqueraded_as, state, timeout_seconds } =
+            self;
         vec![
             service.clone(),
             (*protocol).to_owned(),
@@ -189,7 +190,12 @@ impl View {
         Ok(Self {
             frontends: maps.frontends.load()?.into_iter().collect(),
             backends: maps.backends.load()?.into_iter().map(|(id, backend)| (id, backend.into())).collect(),
-            names: maps.services.load()?.into_iter().map(|(id, name)| (id, name.as_str().to_owned())).collect(),
+            names: maps
+                .services
+                .load()?
+                .into_iter()
+                .map(|(id, name)| (id, name.as_str().to_owned()))
+                .collect(),
             maps,
         })
     }
@@ -251,7 +257,8 @@ impl View {
 
     fn maglev(&self, service: &str) -> anyhow::Result<Vec<ShareRow>> {
         let id = self.names.iter().find(|(_, name)| *name == service).map(|(id, _)| *id);
-        let id = id.with_context(|| format!("no service port {service}; `portico get services` lists them"))?;
+        let id =
+            id.with_context(|| format!("no service port {service}; `portico get services` lists them"))?;
         let of_service = self.frontends.values().filter(|frontend| frontend.service == id);
         let tables: BTreeSet<u32> = of_service.flat_map(|frontend| Self::tables(frontend)).collect();
         let mut rows = Vec::new();
@@ -273,7 +280,9 @@ impl View {
 
     fn connections(&self, service: Option<&str>) -> anyhow::Result<Vec<ConnectionRow>> {
         let wanted = |name: &str| {
-            service.is_none_or(|service| name == service || name.rsplit_once(':').is_some_and(|(n, _)| n == service))
+            service.is_none_or(|service| {
+                name == service || name.rsplit_once(':').is_some_and(|(n, _)| n == service)
+            })
         };
         if let Some(service) = service.filter(|_| !self.names.values().any(|name| wanted(name))) {
             bail!("no service {service}; `portico get services` lists them");

@@ -45,16 +45,21 @@ struct Address(Option<SocketAddr>);
 fn parse_address(text: &str) -> Result<Address, String> {
     match text {
         "off" => Ok(Address(None)),
-        text => text.parse().map(|address| Address(Some(address))).map_err(|_| {
-            format!("{text:?} is neither an address with a port nor \"off\"")
-        }),
+        text => text
+            .parse()
+            .map(|address| Address(Some(address)))
+            .map_err(|_| format!("{text:?} is neither an address with a port nor \"off\"")),
     }
 }
 
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_target(false)
+            .init();
         if !nix::unistd::geteuid().is_root() {
             bail!("portico run needs root: it loads eBPF programs and writes nftables rules");
         }

@@ -110,7 +110,10 @@ impl State {
             Some(path) => {
                 row(
                     "data path",
-                    format!("{} frontends, {} backends, pinned in {}", path.frontends, path.backends, path.pin_dir),
+                    format!(
+                        "{} frontends, {} backends, pinned in {}",
+                        path.frontends, path.backends, path.pin_dir
+                    ),
                 );
                 row("nft table", path.nft_table.clone());
                 if self.report.is_none() {
@@ -145,7 +148,13 @@ fn print_troubles(out: &mut impl std::io::Write, title: &str, list: &[Trouble]) 
 }
 
 fn describe(report: &Report, row: &mut impl FnMut(&str, String)) {
-    row("daemon", format!("running for {} s as process {}, version {}", report.uptime_seconds, report.pid, report.version));
+    row(
+        "daemon",
+        format!(
+            "running for {} s as process {}, version {}",
+            report.uptime_seconds, report.pid, report.version
+        ),
+    );
     row("node", report.node.clone());
     row("source", report.source.clone());
     let sync = match (&report.error, report.synced) {
@@ -165,7 +174,10 @@ fn describe(report: &Report, row: &mut impl FnMut(&str, String)) {
     let translation = &report.translation;
     row(
         "translation",
-        format!("IPv4 {}, IPv6 {}, table mended {} times", translation.ipv4, translation.ipv6, translation.repairs),
+        format!(
+            "IPv4 {}, IPv6 {}, table mended {} times",
+            translation.ipv4, translation.ipv6, translation.repairs
+        ),
     );
     row("node ports on", report.node_port_addresses.join(", "));
     for sysctl in &report.sysctls {

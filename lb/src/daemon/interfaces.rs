@@ -120,7 +120,8 @@ impl Interfaces {
         let all = || snapshot.interfaces.iter().filter(real);
         let defaults: Vec<&Interface> = all()
             .filter(|interface| {
-                snapshot.default_v4.contains(&interface.index) || snapshot.default_v6.contains(&interface.index)
+                snapshot.default_v4.contains(&interface.index)
+                    || snapshot.default_v6.contains(&interface.index)
             })
             .collect();
         if defaults.is_empty() { all().collect() } else { defaults }
@@ -178,7 +179,9 @@ impl Interfaces {
                     let reason = reasons.join("; ");
                     return Ok(XdpReport { device: device.name.clone(), mode: mode.to_string(), reason });
                 }
-                Err(error) if self.xdp == XdpChoice::Auto => reasons.push(format!("{mode}: {}", chain(&error))),
+                Err(error) if self.xdp == XdpChoice::Auto => {
+                    reasons.push(format!("{mode}: {}", chain(&error)))
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -28,9 +28,8 @@ use super::{
 type Labels = Vec<(&'static str, String)>;
 
 pub(super) async fn serve(address: SocketAddr, requests: mpsc::Sender<Reply>) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot serve metrics on {address}"))?;
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("cannot serve metrics on {address}"))?;
     info!(%address, "serving metrics");
     tokio::spawn(async move {
         loop {
@@ -81,15 +80,28 @@ fn text(report: &Report) -> Result<String, std::fmt::Error> {
         gauge.set(value as i64);
         gauge
     };
-    registry.register("synced", "Whether the kernel holds what the objects ask for", gauge(report.synced.into()));
+    registry.register(
+        "synced",
+        "Whether the kernel holds what the objects ask for",
+        gauge(report.synced.into()),
+    );
     registry.register("services", "Service ports that are served", gauge(report.services));
     registry.register("frontends", "Addresses and ports that are served", gauge(report.frontends));
-    registry.register("pending_entries", "Entries of the kernel that are not as they should be", gauge(report.pending));
+    registry.register(
+        "pending_entries",
+        "Entries of the kernel that are not as they should be",
+        gauge(report.pending),
+    );
     registry.register("sync_rounds", "Rounds of writes", ConstCounter::new(report.rounds));
     registry.register("sync_entries", "Entries written or deleted", ConstCounter::new(report.entries));
     let seconds = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
     seconds.set(report.latest_round_milliseconds / 1_000.0);
-    registry.register_with_unit("latest_round", "Duration of the latest round of writes", Unit::Seconds, seconds);
+    registry.register_with_unit(
+        "latest_round",
+        "Duration of the latest round of writes",
+        Unit::Seconds,
+        seconds,
+    );
     let repairs = ConstCounter::new(report.translation.repairs);
     registry.register("nft_repairs", "Times the nft table had to be mended", repairs);
 
@@ -116,7 +128,11 @@ fn text(report: &Report) -> Result<String, std::fmt::Error> {
         let labels = vec![("hook", counter.hook.clone()), ("reason", counter.reason.clone())];
         packets.get_or_create(&labels).inc_by(counter.count);
     }
-    registry.register("verdicts", "Packets, or calls for hook socket, by why they were treated as they were", packets);
+    registry.register(
+        "verdicts",
+        "Packets, or calls for hook socket, by why they were treated as they were",
+        packets,
+    );
 
     let mut text = String::new();
     encode(&mut text, &registry)?;

@@ -48,7 +48,8 @@ impl FromStr for NodePortAddresses {
         if parts == ["primary"] {
             return Ok(Self::Primary);
         }
-        let parse = |part: &&str| part.parse().map_err(|_| format!("{part:?} is neither a CIDR nor \"primary\""));
+        let parse =
+            |part: &&str| part.parse().map_err(|_| format!("{part:?} is neither a CIDR nor \"primary\""));
         parts.iter().map(parse).collect::<Result<_, _>>().map(Self::Within)
     }
 }

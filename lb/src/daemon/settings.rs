@@ -47,7 +47,11 @@ impl Settings {
                 Err(error) if error.is_absent() => "absent".to_owned(),
                 Err(error) => return Err(error.into()),
             };
-            settings.sysctls.push(SysctlReport { name: name.to_owned(), value: now, reason: reason.to_owned() });
+            settings.sysctls.push(SysctlReport {
+                name: name.to_owned(),
+                value: now,
+                reason: reason.to_owned(),
+            });
         }
         Ok(settings)
     }
@@ -55,10 +59,8 @@ impl Settings {
 
 /// Remembers that these interfaces had no clsact qdisc before.
 pub(super) fn record_qdiscs(maps: &Maps, interfaces: Vec<String>) -> anyhow::Result<()> {
-    let entries: Vec<(Text, Text)> = interfaces
-        .iter()
-        .map(|name| (Text::new(&format!("{QDISC}{name}")), Text::new("clsact")))
-        .collect();
+    let entries: Vec<(Text, Text)> =
+        interfaces.iter().map(|name| (Text::new(&format!("{QDISC}{name}")), Text::new("clsact"))).collect();
     Ok(maps.saved.put(&entries)?)
 }
 

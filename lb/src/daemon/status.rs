@@ -82,7 +82,8 @@ pub(super) fn serve(pins: &PinDir) -> anyhow::Result<(Requests, JoinHandle<()>)>
 
 /// Tells nobody but root and the daemon's own user.
 async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Reply>) {
-    let allowed = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == nix::unistd::getuid().as_raw());
+    let allowed =
+        stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == nix::unistd::getuid().as_raw());
     if !allowed {
         return;
     }
