@@ -9,7 +9,7 @@ pub use steps::BATCH;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use datapath::abi::{Addr, Frontend, FrontendKey};
+use datapath::abi::{Addr, Backend, Frontend, FrontendKey};
 
 use self::references::{Counts, Idle};
 use super::{
@@ -26,17 +26,51 @@ pub const QUARANTINE: Duration = Duration::from_secs(30);
 /// Identity of a table: service id, family, and list.
 pub(super) type TableKey = (u32, Family, Scope);
 
+/// Address and port of a backend, in no more bytes than that takes: each backend's are kept several times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Target {
+    addr: Addr,
+    port: [u8; 2],
+}
+
+impl From<SocketAddr> for Target {
+    fn from(addr: SocketAddr) -> Self {
+        Backend::from(addr).into()
+    }
+}
+
+impl From<Backend> for Target {
+    fn from(backend: Backend) -> Self {
+        Self { addr: backend.addr, port: backend.port }
+    }
+}
+
+impl From<Target> for Backend {
+    fn from(target: Target) -> Self {
+        Self { addr: target.addr, port: target.port, reserved: [0; 2] }
+    }
+}
+
+impl From<Target> for SocketAddr {
+    fn from(target: Target) -> Self {
+        Backend::from(target).into()
+    }
+}
+
+/// The backends of a [`MaglevSpec`], whose addresses the ids stand for while anything refers to them.
+pub(super) type Members = Arc<[u32]>;
+
 #[derive(Debug)]
 pub(super) struct Kernel {
-    pub(super) backend_ids: Ids<SocketAddr>,
+    pub(super) backend_ids: Ids<Target>,
     pub(super) service_ids: Ids<Arc<str>>,
     pub(super) table_ids: Ids<TableKey>,
 
-    pub(super) translations: Table<u32, SocketAddr>,
-    pub(super) backends: Table<u32, SocketAddr>,
+    pub(super) translations: Table<u32, Target>,
+    pub(super) backends: Table<u32, Target>,
     pub(super) services: Table<u32, Arc<str>>,
-    /// An empty spec on the actual side stands for a table of unknown content.
-    pub(super) tables: Table<u32, MaglevSpec>,
+    /// No members on the actual side stand for a table of unknown content.
+    pub(super) tables: Table<u32, Members>,
     pub(super) frontends: Table<FrontendKey, Frontend>,
     pub(super) node_addresses: Table<Addr, u32>,
 
@@ -75,30 +109,33 @@ impl Kernel {
         }
     }
 
-    /// The spec for a list of addresses, whose backends are wanted from now on. Addresses for which there is no id
-    /// left are missing.
-    pub(super) fn spec(&mut self, list: &[SocketAddr], now: Duration) -> MaglevSpec {
-        let mut backends = Vec::with_capacity(list.len());
-        for addr in list {
-            if let Some(id) = self.backend_ids.get_or_assign(addr, now) {
-                self.translations.set(id, *addr);
-                self.backends.set(id, *addr);
+    /// Wants a table made from these addresses, and their backends. Addresses for which there is no id left are
+    /// missing from it.
+    pub(super) fn set_table(&mut self, id: u32, addresses: &[SocketAddr], now: Duration) {
+        let mut backends = Vec::with_capacity(addresses.len());
+        for addr in addresses {
+            let target = Target::from(*addr);
+            if let Some(id) = self.backend_ids.get_or_assign(&target, now) {
+                self.translations.set(id, target);
+                self.backends.set(id, target);
                 backends.push((id, *addr));
             }
         }
-        MaglevSpec::new(backends)
+        let members = members(&MaglevSpec::new(backends));
+        self.hold_members(&members);
+        if let Some(old) = self.tables.set(id, members) {
+            self.drop_members(&old, now);
+        }
     }
 
-    pub(super) fn set_table(&mut self, id: u32, spec: MaglevSpec, now: Duration) {
-        self.hold_spec(&spec);
-        if let Some(old) = self.tables.set(id, spec) {
-            self.drop_spec(&old, now);
-        }
+    /// Backends of a table, as wanted.
+    pub(super) fn table_len(&self, id: u32) -> usize {
+        self.tables.desired(&id).map_or(0, |members| members.len())
     }
 
     pub(super) fn unset_table(&mut self, id: u32, now: Duration) {
         if let Some(old) = self.tables.unset(&id) {
-            self.drop_spec(&old, now);
+            self.drop_members(&old, now);
         }
         self.reap_table(id, now);
     }
@@ -120,4 +157,8 @@ impl Kernel {
         self.services.unset(&id);
         self.reap_service(id, now);
     }
+}
+
+fn members(spec: &MaglevSpec) -> Members {
+    spec.backends().iter().map(|(id, _)| *id).collect()
 }

@@ -16,7 +16,7 @@ use super::{
     Actual, Dirty, Found, Index, Step,
     desired::{self, Family, FrontendKind, Scope},
     eligible::Viewpoint,
-    kernel::{Kernel, TableKey},
+    kernel::{Kernel, TableKey, Target},
 };
 use crate::model::ObjectName;
 
@@ -290,7 +290,10 @@ impl Planner {
         let kernel = &mut self.kernel;
         let backends: BTreeSet<&SocketAddr> =
             wanted.iter().flat_map(|p| p.lists.values().flatten()).collect();
-        let needed = backends.into_iter().filter(|addr| kernel.backend_ids.get(addr).is_none()).count();
+        let needed = backends
+            .into_iter()
+            .filter(|addr| kernel.backend_ids.get(&Target::from(**addr)).is_none())
+            .count();
         room("backends", needed, kernel.backend_ids.available(now) as usize)?;
 
         let ids: Vec<_> =
@@ -321,8 +324,7 @@ impl Planner {
             let key = (id, list.0, list.1);
             self.adopt_table(key, &port.frontends);
             let table = self.kernel.table_ids.get_or_assign(&key, now)?;
-            let spec = self.kernel.spec(addresses, now);
-            self.kernel.set_table(table, spec, now);
+            self.kernel.set_table(table, addresses, now);
             tables.insert(*list, table);
         }
         let choice = |choice: desired::Choice| abi::Choice {

@@ -2,8 +2,8 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use datapath::abi::{Addr, Backend, Frontend, FrontendKey, Name};
 
-use super::Kernel;
-use crate::plan::{MaglevSpec, delta::Table};
+use super::{Kernel, Members, Target};
+use crate::plan::delta::Table;
 
 /// What one kernel surface was found to hold, in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Kernel {
                     self.reap_backend(id, now);
                 }
                 for (id, backend) in list {
-                    self.found_backend(id, SocketAddr::from(backend), now);
+                    self.found_backend(id, Target::from(backend), now);
                 }
             }
             Found::Services(list) => {
@@ -60,7 +60,7 @@ impl Kernel {
                 for id in list {
                     if !self.tables.present(&id) {
                         self.table_ids.reserve(id);
-                        self.wrote_table(id, &MaglevSpec::default(), now);
+                        self.wrote_table(id, &Members::default(), now);
                     }
                 }
             }
@@ -78,10 +78,11 @@ impl Kernel {
                     self.reap_backend(id, now);
                 }
                 for (id, addr) in list {
-                    if !self.backend_ids.adopt(id, addr) {
+                    let target = Target::from(addr);
+                    if !self.backend_ids.adopt(id, target) {
                         self.backend_ids.reserve(id);
                     }
-                    self.translations.wrote(id, addr);
+                    self.translations.wrote(id, target);
                 }
             }
         }
@@ -89,18 +90,18 @@ impl Kernel {
 
     /// A backend that nobody asked for stays wanted until its quarantine has passed, like one nobody asks for any
     /// more: a table may refer to it.
-    fn found_backend(&mut self, id: u32, addr: SocketAddr, now: Duration) {
+    fn found_backend(&mut self, id: u32, target: Target, now: Duration) {
         if self.backends.forgotten(&id) {
-            if !self.backend_ids.adopt(id, addr) {
+            if !self.backend_ids.adopt(id, target) {
                 self.backend_ids.reserve(id);
             }
-            self.translations.set(id, addr);
-            self.backends.set(id, addr);
+            self.translations.set(id, target);
+            self.backends.set(id, target);
             if self.backend_refs.none(id) {
                 self.idle.insert(id, now);
             }
         }
-        self.backends.wrote(id, addr);
+        self.backends.wrote(id, target);
     }
 }
 

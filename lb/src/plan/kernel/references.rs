@@ -1,18 +1,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use datapath::abi::{Frontend, FrontendKey};
 
-use super::{Kernel, QUARANTINE};
-use crate::plan::MaglevSpec;
+use super::{Kernel, Members, QUARANTINE};
 
 impl Kernel {
-    pub(super) fn wrote_table(&mut self, id: u32, spec: &MaglevSpec, now: Duration) {
-        self.hold_spec(spec);
-        self.unknown_tables += usize::from(is_unknown(spec));
-        for old in self.tables.wrote(id, spec.clone()) {
+    pub(super) fn wrote_table(&mut self, id: u32, members: &Members, now: Duration) {
+        self.hold_members(members);
+        self.unknown_tables += usize::from(is_unknown(members));
+        for old in self.tables.wrote(id, Arc::clone(members)) {
             self.lost_table(&old, now);
         }
     }
@@ -24,8 +24,8 @@ impl Kernel {
         self.reap_table(id, now);
     }
 
-    pub(super) fn lost_table(&mut self, old: &MaglevSpec, now: Duration) {
-        self.drop_spec(old, now);
+    pub(super) fn lost_table(&mut self, old: &Members, now: Duration) {
+        self.drop_members(old, now);
         if is_unknown(old) {
             self.unknown_tables -= 1;
             self.known_since = self.known_since.max(now);
@@ -45,15 +45,15 @@ impl Kernel {
         }
     }
 
-    pub(super) fn hold_spec(&mut self, spec: &MaglevSpec) {
-        for (id, _) in spec.backends() {
+    pub(super) fn hold_members(&mut self, members: &Members) {
+        for id in members.iter() {
             self.backend_refs.add(*id);
             self.idle.remove(*id);
         }
     }
 
-    pub(super) fn drop_spec(&mut self, spec: &MaglevSpec, now: Duration) {
-        for (id, _) in spec.backends() {
+    pub(super) fn drop_members(&mut self, members: &Members, now: Duration) {
+        for id in members.iter() {
             self.backend_refs.remove(*id);
             if !self.backend_refs.none(*id) {
                 continue;
@@ -101,8 +101,8 @@ pub(super) fn tables_of(frontend: &Frontend) -> impl Iterator<Item = u32> {
     [frontend.outside.table, frontend.inside.table].into_iter().filter(|id| *id != 0)
 }
 
-fn is_unknown(spec: &MaglevSpec) -> bool {
-    spec.backends().is_empty()
+fn is_unknown(members: &Members) -> bool {
+    members.is_empty()
 }
 
 /// How many refer to an id.

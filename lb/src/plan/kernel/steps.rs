@@ -1,8 +1,8 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use datapath::abi::{Backend, Frontend, Name};
 
-use super::{Kernel, QUARANTINE, references::tables_of};
+use super::{Kernel, Members, QUARANTINE, Target, members, references::tables_of};
 use crate::plan::{MaglevSpec, Step};
 
 /// Most items in a step, which bounds how long a driver is busy before failures are heard of.
@@ -23,27 +23,27 @@ impl Kernel {
     }
 
     fn put(&self) -> Option<Step> {
-        step(self.translations.puts().map(|(id, addr)| (*id, *addr)), Step::AddTranslations)
-            .or_else(|| {
-                let translated =
-                    self.backends.puts().filter(|(id, a)| self.translations.actual(id) == Some(a));
-                step(translated.map(|(id, addr)| (*id, Backend::from(*addr))), Step::PutBackends)
-            })
-            .or_else(|| {
-                let named = self.services.puts().filter_map(|(id, name)| Some((*id, Name::new(name)?)));
-                step(named, Step::PutServices)
-            })
-            .or_else(|| {
-                let complete = self.tables.puts().filter(|(_, spec)| self.backends_present(spec));
-                step(complete.map(|(id, spec)| (*id, spec.clone())), Step::PutTables)
-            })
-            .or_else(|| {
-                let complete = self.frontends.puts().filter(|(_, frontend)| self.referents_present(frontend));
-                step(complete.map(|(key, frontend)| (*key, *frontend)), Step::PutFrontends)
-            })
-            .or_else(|| {
-                step(self.node_addresses.puts().map(|(a, flags)| (*a, *flags)), Step::PutNodeAddresses)
-            })
+        step(
+            self.translations.puts().map(|(id, target)| (*id, SocketAddr::from(*target))),
+            Step::AddTranslations,
+        )
+        .or_else(|| {
+            let translated = self.backends.puts().filter(|(id, a)| self.translations.actual(id) == Some(a));
+            step(translated.map(|(id, target)| (*id, Backend::from(*target))), Step::PutBackends)
+        })
+        .or_else(|| {
+            let named = self.services.puts().filter_map(|(id, name)| Some((*id, Name::new(name)?)));
+            step(named, Step::PutServices)
+        })
+        .or_else(|| {
+            let complete = self.tables.puts().filter(|(_, members)| self.backends_present(members));
+            step(complete.map(|(id, members)| (*id, self.spec(members))), Step::PutTables)
+        })
+        .or_else(|| {
+            let complete = self.frontends.puts().filter(|(_, frontend)| self.referents_present(frontend));
+            step(complete.map(|(key, frontend)| (*key, *frontend)), Step::PutFrontends)
+        })
+        .or_else(|| step(self.node_addresses.puts().map(|(a, flags)| (*a, *flags)), Step::PutNodeAddresses))
     }
 
     fn delete(&self) -> Option<Step> {
@@ -65,12 +65,19 @@ impl Kernel {
             })
             .or_else(|| {
                 let unused = self.translations.deletes().filter(|(id, _)| !self.backends.may_exist(id));
-                step(unused.map(|(id, addr)| (*id, *addr)), Step::DeleteTranslations)
+                step(unused.map(|(id, target)| (*id, SocketAddr::from(*target))), Step::DeleteTranslations)
             })
     }
 
-    fn backends_present(&self, spec: &MaglevSpec) -> bool {
-        spec.backends().iter().all(|(id, addr)| self.backends.actual(id) == Some(addr))
+    fn backends_present(&self, members: &Members) -> bool {
+        members
+            .iter()
+            .all(|id| self.backends.present(id) && self.backends.actual(id) == self.backend_ids.key(*id))
+    }
+
+    fn spec(&self, members: &Members) -> MaglevSpec {
+        let backend = |id: &u32| Some((*id, SocketAddr::from(*self.backend_ids.key(*id)?)));
+        MaglevSpec::new(members.iter().filter_map(backend).collect())
     }
 
     fn referents_present(&self, frontend: &Frontend) -> bool {
@@ -80,15 +87,17 @@ impl Kernel {
     pub(in crate::plan) fn done(&mut self, step: &Step, now: Duration) {
         match step {
             Step::AddTranslations(list) => list.iter().for_each(|(id, addr)| {
-                self.translations.wrote(*id, *addr);
+                self.translations.wrote(*id, Target::from(*addr));
             }),
             Step::PutBackends(list) => list.iter().for_each(|(id, backend)| {
-                self.backends.wrote(*id, SocketAddr::from(*backend));
+                self.backends.wrote(*id, Target::from(*backend));
             }),
             Step::PutServices(list) => list.iter().for_each(|(id, name)| {
                 self.services.wrote(*id, name.as_str().into());
             }),
-            Step::PutTables(list) => list.iter().for_each(|(id, spec)| self.wrote_table(*id, spec, now)),
+            Step::PutTables(list) => {
+                list.iter().for_each(|(id, spec)| self.wrote_table(*id, &members(spec), now))
+            }
             Step::PutFrontends(list) => list.iter().for_each(|(key, f)| self.wrote_frontend(*key, f)),
             Step::PutNodeAddresses(list) => list.iter().for_each(|(addr, flags)| {
                 self.node_addresses.wrote(*addr, *flags);
@@ -116,17 +125,18 @@ impl Kernel {
     pub(in crate::plan) fn failed(&mut self, step: &Step) {
         match step {
             Step::AddTranslations(list) => list.iter().for_each(|(id, addr)| {
-                self.translations.may_have_written(*id, *addr);
+                self.translations.may_have_written(*id, Target::from(*addr));
             }),
             Step::PutBackends(list) => list.iter().for_each(|(id, backend)| {
-                self.backends.may_have_written(*id, SocketAddr::from(*backend));
+                self.backends.may_have_written(*id, Target::from(*backend));
             }),
             Step::PutServices(list) => list.iter().for_each(|(id, name)| {
                 self.services.may_have_written(*id, name.as_str().into());
             }),
             Step::PutTables(list) => list.iter().for_each(|(id, spec)| {
-                if self.tables.may_have_written(*id, spec.clone()) {
-                    self.hold_spec(spec);
+                let members = members(spec);
+                if self.tables.may_have_written(*id, Arc::clone(&members)) {
+                    self.hold_members(&members);
                 }
             }),
             Step::PutFrontends(list) => list.iter().for_each(|(key, frontend)| {
