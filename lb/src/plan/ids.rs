@@ -15,16 +15,12 @@ pub struct Ids<K> {
     free: BTreeMap<u32, u32>,
     available: u32,
     by_key: BTreeMap<K, u32>,
-    by_id: BTreeMap<u32, Taken<K>>,
+    /// Ids that are not free; those that are reserved have no key.
+    by_id: BTreeMap<u32, Option<K>>,
     /// When a released id becomes free.
+    free_at: BTreeMap<u32, Duration>,
+    /// Likewise, in order of time.
     cooling: BTreeSet<(Duration, u32)>,
-}
-
-#[derive(Debug)]
-struct Taken<K> {
-    key: Option<K>,
-    /// When it becomes free, if it has been released.
-    free_at: Option<Duration>,
 }
 
 impl<K: Ord + Clone> Ids<K> {
@@ -37,6 +33,7 @@ impl<K: Ord + Clone> Ids<K> {
             available: limit.saturating_sub(1),
             by_key: BTreeMap::new(),
             by_id: BTreeMap::new(),
+            free_at: BTreeMap::new(),
             cooling: BTreeSet::new(),
         }
     }
@@ -47,8 +44,7 @@ impl<K: Ord + Clone> Ids<K> {
         if self.by_key.contains_key(&key) || !self.reserve(id) {
             return false;
         }
-        let Some(taken) = self.by_id.get_mut(&id) else { return false };
-        taken.key = Some(key.clone());
+        self.by_id.insert(id, Some(key.clone()));
         self.by_key.insert(key, id);
         true
     }
@@ -56,8 +52,8 @@ impl<K: Ord + Clone> Ids<K> {
     /// Takes `id` out of circulation without a key. Returns false, and changes nothing, if it has a key or is out of
     /// range; true also if it was reserved already.
     pub fn reserve(&mut self, id: u32) -> bool {
-        if let Some(taken) = self.by_id.get(&id) {
-            return taken.key.is_none() && taken.free_at.is_none();
+        if self.by_id.contains_key(&id) {
+            return self.is_reserved(id);
         }
         let Some((&start, &end)) = self.free.range(..=id).next_back() else { return false };
         if id >= end {
@@ -71,7 +67,7 @@ impl<K: Ord + Clone> Ids<K> {
             self.free.insert(id + 1, end);
         }
         self.available -= 1;
-        self.by_id.insert(id, Taken { key: None, free_at: None });
+        self.by_id.insert(id, None);
         true
     }
 
@@ -79,7 +75,7 @@ impl<K: Ord + Clone> Ids<K> {
     pub fn get_or_assign(&mut self, key: &K, now: Duration) -> Option<u32> {
         self.expire(now);
         if let Some(&id) = self.by_key.get(key) {
-            if let Some(free_at) = self.by_id.get_mut(&id).and_then(|t| t.free_at.take()) {
+            if let Some(free_at) = self.free_at.remove(&id) {
                 self.cooling.remove(&(free_at, id));
             }
             return Some(id);
@@ -97,20 +93,22 @@ impl<K: Ord + Clone> Ids<K> {
     /// The key that `id` belongs to.
     #[must_use]
     pub fn key(&self, id: u32) -> Option<&K> {
-        self.by_id.get(&id)?.key.as_ref()
+        self.by_id.get(&id)?.as_ref()
     }
 
     /// Whether `id` was reserved and has no key.
     #[must_use]
     pub fn is_reserved(&self, id: u32) -> bool {
-        self.by_id.get(&id).is_some_and(|t| t.key.is_none() && t.free_at.is_none())
+        self.by_id.get(&id).is_some_and(Option::is_none) && !self.free_at.contains_key(&id)
     }
 
     /// Lets `id` go.
     pub fn release(&mut self, id: u32, now: Duration) {
-        let Some(taken) = self.by_id.get_mut(&id).filter(|t| t.free_at.is_none()) else { return };
+        if !self.by_id.contains_key(&id) || self.free_at.contains_key(&id) {
+            return;
+        }
         let free_at = now.saturating_add(self.quarantine);
-        taken.free_at = Some(free_at);
+        self.free_at.insert(id, free_at);
         self.cooling.insert((free_at, id));
         self.expire(now);
     }
@@ -130,7 +128,8 @@ impl<K: Ord + Clone> Ids<K> {
     fn expire(&mut self, now: Duration) {
         while let Some(&(at, id)) = self.cooling.first().filter(|(at, _)| *at <= now) {
             self.cooling.remove(&(at, id));
-            if let Some(key) = self.by_id.remove(&id).and_then(|taken| taken.key) {
+            self.free_at.remove(&id);
+            if let Some(key) = self.by_id.remove(&id).flatten() {
                 self.by_key.remove(&key);
             }
             self.give_back(id);
