@@ -1,0 +1,234 @@
+//! `table inet portico` with real packets.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{TcpStream, UdpSocket},
+    os::fd::AsRawFd,
+    time::Duration,
+};
+
+use etherparse::PacketBuilder;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, connect, setsockopt, socket, sockopt,
+};
+use portico::driver::{
+    conntrack::{self, TcpState},
+    nft::{Family, counter},
+};
+
+use crate::{
+    fragments::send_raw,
+    netns::{DEADLINE, eventually},
+    topology::{DROP, LABEL, MASQUERADE, PLAIN, REJECT, Topology, UNKNOWN, backend, client, gateway, vip},
+};
+
+/// Sends one message each way.
+fn talk(client: &mut TcpStream, server: &mut TcpStream) {
+    let mut buffer = [0; 4];
+    client.write_all(b"ping").unwrap();
+    server.read_exact(&mut buffer).unwrap();
+    server.write_all(b"pong").unwrap();
+    client.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"pong");
+}
+
+#[test]
+fn tcp_is_translated() {
+    let topology = Topology::new();
+    for family in Family::ALL {
+        for (port, seen) in [(PLAIN, client(family)), (MASQUERADE, gateway(family))] {
+            let listener = topology.tcp_server(family);
+            let mut stream = topology.connect(family, port, DEADLINE).unwrap();
+            let (mut server, peer) = listener.accept().unwrap();
+            assert_eq!(peer.ip(), seen);
+            for _ in 0..3 {
+                talk(&mut stream, &mut server);
+            }
+            let local = stream.local_addr().unwrap();
+            let flows = topology.gateway.run(|| conntrack::flows().unwrap());
+            let flow = flows.iter().find(|flow| flow.original.source == local).unwrap();
+            assert_eq!(flow.original.destination, stream.peer_addr().unwrap());
+            assert_eq!((flow.reply.source, flow.reply.destination), (backend(family), peer));
+            assert_eq!(flow.state, Some(TcpState::Established));
+            assert!(flow.dst_nat && flow.assured && flow.seen_reply);
+            assert_eq!(flow.src_nat, port == MASQUERADE);
+        }
+    }
+    assert_eq!(topology.counter(counter::MASQUERADED), 2);
+    topology.assert_clean();
+}
+
+#[test]
+fn udp_is_translated() {
+    let topology = Topology::new();
+    let mut buffer = [0; 16];
+    for family in Family::ALL {
+        for (port, seen) in [(PLAIN, client(family)), (MASQUERADE, gateway(family))] {
+            let server = topology.udp_server(family);
+            let socket = topology.udp_client(family, port);
+            let mut peers = Vec::new();
+            // As long as nothing comes back conntrack calls every datagram new; NAT chains see the first one only.
+            for _ in 0..3 {
+                socket.send(b"ping").unwrap();
+                peers.push(server.recv_from(&mut buffer).unwrap().1);
+            }
+            assert_eq!(peers, [peers[0]; 3]);
+            assert_eq!(peers[0].ip(), seen);
+            for _ in 0..3 {
+                server.send_to(b"pong", peers[0]).unwrap();
+                assert_eq!(socket.recv(&mut buffer).unwrap(), 4);
+                socket.send(b"ping").unwrap();
+                assert_eq!(server.recv_from(&mut buffer).unwrap().1, peers[0]);
+            }
+        }
+    }
+    assert_eq!(topology.counter(counter::MASQUERADED), 2);
+    topology.assert_clean();
+}
+
+#[test]
+fn new_flows_are_refused() {
+    let topology = Topology::new();
+    for family in Family::ALL {
+        let error = topology.connect(family, REJECT, DEADLINE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        let socket = topology.udp_client(family, REJECT);
+        socket.send(b"ping").unwrap();
+        assert_eq!(socket.recv(&mut [0; 16]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    }
+    // On one machine the error may arrive while the client still holds its socket, which then tries again.
+    assert!(topology.counter(counter::REFUSED) >= 4);
+    assert_eq!(topology.gateway.run(|| conntrack::flows().unwrap()), []);
+    topology.assert_clean();
+}
+
+#[test]
+fn new_flows_are_dropped_and_counted() {
+    let topology = Topology::new();
+    for (port, name) in [(DROP, counter::WITHHELD), (UNKNOWN, counter::UNKNOWN_LABEL)] {
+        for family in Family::ALL {
+            let before = topology.counter(name);
+            let socket = topology.udp_client(family, port);
+            socket.send(b"ping").unwrap();
+            eventually("the datagram is counted", || topology.counter(name) == before + 1);
+            let error = topology.connect(family, port, Duration::from_millis(100)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+            assert_eq!(topology.counter(name), before + 2);
+        }
+    }
+    assert_eq!(topology.gateway.run(|| conntrack::flows().unwrap()), []);
+    topology.assert_clean();
+}
+
+/// A segment that belongs to no flow and cannot begin one would otherwise go to the VIP untranslated.
+#[test]
+fn invalid_packets_are_dropped_and_counted() {
+    let topology = Topology::new();
+    for (i, family) in Family::ALL.into_iter().enumerate() {
+        let builder = match (client(family), vip(family)) {
+            (std::net::IpAddr::V4(from), std::net::IpAddr::V4(to)) => {
+                PacketBuilder::ipv4(from.octets(), to.octets(), 64)
+            }
+            (std::net::IpAddr::V6(from), std::net::IpAddr::V6(to)) => {
+                PacketBuilder::ipv6(from.octets(), to.octets(), 64)
+            }
+            _ => unreachable!("both of one family"),
+        };
+        let mut packet = Vec::new();
+        builder.tcp(40_000, PLAIN, 1, 1024).syn().ack(1).write(&mut packet, &[]).unwrap();
+        topology.client.run(|| send_raw(family, &packet));
+        let expected = i as u64 + 1;
+        eventually("the segment is counted", || topology.counter(counter::INVALID) == expected);
+    }
+    topology.assert_clean();
+}
+
+/// Connections from one source port, one after the other: conntrack still has the last one in TIME_WAIT.
+#[test]
+fn source_ports_are_reused() {
+    let topology = Topology::new();
+    for family in Family::ALL {
+        let listener = topology.tcp_server(family);
+        for _ in 0..50 {
+            let mut stream = connect_from(&topology, family, 40_000);
+            let (mut server, _) = listener.accept().unwrap();
+            talk(&mut stream, &mut server);
+            // The side that closes first is the one that waits.
+            drop(server);
+            assert_eq!(stream.read(&mut [0; 4]).unwrap(), 0);
+        }
+    }
+    let flows = topology.gateway.run(|| conntrack::flows().unwrap());
+    assert!(flows.iter().all(|flow| flow.dst_nat));
+    assert_eq!(flows.len(), 2);
+    topology.assert_clean();
+}
+
+fn connect_from(topology: &Topology, family: Family, port: u16) -> TcpStream {
+    let local = std::net::SocketAddr::new(client(family), port);
+    let remote = std::net::SocketAddr::new(vip(family), PLAIN);
+    topology.client.run(|| {
+        let kind = if family == Family::V4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let fd = socket(kind, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        setsockopt(&fd, sockopt::ReuseAddr, &true).unwrap();
+        match (local, remote) {
+            (std::net::SocketAddr::V4(local), std::net::SocketAddr::V4(remote)) => {
+                bind(fd.as_raw_fd(), &SockaddrIn::from(local)).unwrap();
+                connect(fd.as_raw_fd(), &SockaddrIn::from(remote)).unwrap();
+            }
+            (std::net::SocketAddr::V6(local), std::net::SocketAddr::V6(remote)) => {
+                bind(fd.as_raw_fd(), &SockaddrIn6::from(local)).unwrap();
+                connect(fd.as_raw_fd(), &SockaddrIn6::from(remote)).unwrap();
+            }
+            _ => unreachable!("both of one family"),
+        }
+        TcpStream::from(fd)
+    })
+}
+
+/// Whatever `ensure` does to a damaged table, flows that are there notice nothing, and new ones are translated.
+#[test]
+fn repairs_do_not_disturb_flows() {
+    let topology = Topology::new();
+    for family in Family::ALL {
+        for damage in [
+            "nft flush chain inet portico settle",
+            "nft flush chain inet portico translate",
+            "nft add chain inet portico stranger",
+            "nft 'delete chain inet portico settle; add chain inet portico settle { type filter hook forward priority 5; }'",
+        ] {
+            let listener = topology.tcp_server(family);
+            let mut stream = topology.connect(family, PLAIN, DEADLINE).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            topology.gateway.sh(damage);
+            talk(&mut stream, &mut server);
+            topology.gateway.run(|| topology.nft.ensure().unwrap());
+            talk(&mut stream, &mut server);
+            let mut stream = topology.connect(family, PLAIN, DEADLINE).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            talk(&mut stream, &mut server);
+        }
+    }
+}
+
+/// A label counts for new flows only, whatever it says.
+#[test]
+fn a_changed_element_leaves_flows_alone() {
+    let topology = Topology::new();
+    for family in Family::ALL {
+        let listener = topology.tcp_server(family);
+        let server_udp = topology.udp_server(family);
+        let mut stream = topology.connect(family, PLAIN, DEADLINE).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let socket: UdpSocket = topology.udp_client(family, PLAIN);
+        let mut buffer = [0; 16];
+        socket.send(b"ping").unwrap();
+        server_udp.recv_from(&mut buffer).unwrap();
+
+        topology.gateway.run(|| topology.nft.delete(&[(LABEL, family)]).unwrap());
+        talk(&mut stream, &mut server);
+        socket.send(b"ping").unwrap();
+        server_udp.recv_from(&mut buffer).unwrap();
+    }
+    topology.assert_clean();
+}
