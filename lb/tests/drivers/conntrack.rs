@@ -6,7 +6,7 @@ use portico::driver::{
 };
 
 use crate::{
-    netns::{DEADLINE, Netns, eventually},
+    netns::{DEADLINE, Netns, eventually, receive},
     topology::{MASQUERADE, PLAIN, Topology, backend, client, gateway, vip},
 };
 
@@ -21,7 +21,7 @@ fn flows_are_listed_counted_and_deleted() {
         let accepted = listener.accept().unwrap();
         let socket = topology.udp_client(family, MASQUERADE);
         socket.send(b"ping").unwrap();
-        let (_, peer) = server.recv_from(&mut [0; 16]).unwrap();
+        let (_, peer) = receive(|| server.recv_from(&mut [0; 16])).unwrap();
 
         let (mut conntrack, flows) = topology.gateway.run(|| {
             let mut conntrack = Conntrack::open().unwrap();
@@ -37,7 +37,8 @@ fn flows_are_listed_counted_and_deleted() {
         assert!(tcp.dst_nat && !tcp.src_nat && tcp.seen_reply && tcp.assured);
         assert!(tcp.timeout_s > 86_400 * 4, "the kernel's default is five days");
         let traffic = tcp.traffic.unwrap();
-        assert_eq!((traffic.original.packets, traffic.reply.packets), (2, 1));
+        // SYN and ACK, SYN-ACK, and what had to be sent again.
+        assert!(traffic.original.packets >= 2 && traffic.reply.packets >= 1);
         let udp = flows.iter().find(|flow| flow.protocol == 17).unwrap();
         assert_eq!(udp.reply.destination, peer);
         assert_eq!(peer.ip(), gateway(family));

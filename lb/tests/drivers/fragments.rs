@@ -1,18 +1,18 @@
 //! Datagrams that do not fit the link: only the first fragment has ports, so only it gets a label.
 
 use std::{
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
 };
 
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header, UdpHeader, ip_number};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, sendto, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
 };
 use portico::driver::nft::{Family, counter};
 
 use crate::{
-    netns::Netns,
+    netns::{Netns, eventually, receive},
     topology::{MASQUERADE, PLAIN, Topology, UNKNOWN, client, gateway, vip},
 };
 
@@ -21,22 +21,10 @@ const CLIENT_PORT: u16 = 40_001;
 
 /// Sends a packet, from its network header on, to where its destination address leads.
 pub(crate) fn send_raw(family: Family, packet: &[u8]) {
-    let (kind, to) = match family {
-        Family::V4 => (AddressFamily::Inet, vip(family)),
-        Family::V6 => (AddressFamily::Inet6, vip(family)),
-    };
+    let kind = if family == Family::V4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(kind, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw).unwrap();
-    let fd = fd.as_raw_fd();
-    let sent = match to {
-        IpAddr::V4(ip) => {
-            let to = std::net::SocketAddrV4::new(ip, 0);
-            sendto(fd, packet, &SockaddrIn::from(to), MsgFlags::empty())
-        }
-        IpAddr::V6(ip) => {
-            let to = std::net::SocketAddrV6::new(ip, 0, 0, 0);
-            sendto(fd, packet, &SockaddrIn6::from(to), MsgFlags::empty())
-        }
-    };
+    let to = SockaddrStorage::from(SocketAddr::new(vip(family), 0));
+    let sent = sendto(fd.as_raw_fd(), packet, &to, MsgFlags::empty());
     assert_eq!(sent.unwrap(), packet.len());
 }
 
@@ -107,7 +95,7 @@ fn payload(seed: usize) -> Vec<u8> {
 
 fn expect(server: &UdpSocket, payload: &[u8], from: IpAddr) {
     let mut buffer = [0; BYTES + 1];
-    let (length, peer) = server.recv_from(&mut buffer).unwrap();
+    let (length, peer) = receive(|| server.recv_from(&mut buffer)).unwrap();
     assert_eq!(&buffer[..length], payload);
     assert_eq!(peer.ip(), from);
 }
@@ -149,10 +137,10 @@ fn later_datagrams_and_answers_come_in_fragments_too() {
                 let payload = payload(n);
                 socket.send(&payload).unwrap();
                 let mut buffer = [0; BYTES + 1];
-                let (length, peer) = server.recv_from(&mut buffer).unwrap();
+                let (length, peer) = receive(|| server.recv_from(&mut buffer)).unwrap();
                 assert_eq!((&buffer[..length], peer.ip()), (payload.as_slice(), seen));
                 server.send_to(&payload, peer).unwrap();
-                assert_eq!(socket.recv(&mut buffer).unwrap(), BYTES);
+                assert_eq!(receive(|| socket.recv(&mut buffer)).unwrap(), BYTES);
             }
         }
     }
@@ -165,9 +153,7 @@ fn fragments_with_an_unknown_label_are_dropped() {
     for (i, family) in Family::ALL.into_iter().enumerate() {
         let packets = fragments(family, UNKNOWN, 1, &payload(0));
         topology.client.run(|| packets.iter().rev().for_each(|packet| send_raw(family, packet)));
-        crate::netns::eventually("the datagram is counted", || {
-            topology.counter(counter::UNKNOWN_LABEL) == i as u64 + 1
-        });
+        eventually("the datagram is counted", || topology.counter(counter::UNKNOWN_LABEL) == i as u64 + 1);
     }
     topology.assert_clean();
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{self, Write},
     os::fd::AsRawFd,
     process::{Command, Stdio, id},
     thread,
@@ -80,5 +80,26 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(start.elapsed() < DEADLINE, "not in time: {what}");
         thread::yield_now();
+    }
+}
+
+/// Repeats what fails for a passing reason, as binding a port does while a child that another test has just forked
+/// still has a copy of the socket that had it before.
+pub(crate) fn at_last<T>(what: &str, mut attempt: impl FnMut() -> io::Result<T>) -> T {
+    let mut result = None;
+    eventually(what, || {
+        result = attempt().ok();
+        result.is_some()
+    });
+    result.unwrap()
+}
+
+/// A reception that goes on after a signal; the kernel does not resume it where there is a timeout.
+pub(crate) fn receive<T>(mut receive: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match receive() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }

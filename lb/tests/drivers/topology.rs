@@ -6,14 +6,15 @@
 //! the destination port of the packet. The VIP is an address of nobody.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
 use nix::sys::socket::{setsockopt, sockopt};
 use portico::driver::nft::{Family, Nft};
 
-use crate::netns::{DEADLINE, Netns};
+use crate::netns::{DEADLINE, Netns, at_last};
 
 /// Destination ports at the VIP, by what their label asks for.
 pub(crate) const PLAIN: u16 = 8001;
@@ -150,9 +151,9 @@ END",
     }
 
     /// A UDP socket of the client, connected to the VIP.
-    pub(crate) fn udp_client(&self, family: Family, port: u16) -> std::net::UdpSocket {
+    pub(crate) fn udp_client(&self, family: Family, port: u16) -> UdpSocket {
         self.client.run(|| {
-            let socket = std::net::UdpSocket::bind((client(family), 0)).unwrap();
+            let socket = UdpSocket::bind((client(family), 0)).unwrap();
             socket.connect((vip(family), port)).unwrap();
             socket.set_read_timeout(Some(DEADLINE)).unwrap();
             socket
@@ -160,9 +161,9 @@ END",
     }
 
     /// A UDP socket of the backend.
-    pub(crate) fn udp_server(&self, family: Family) -> std::net::UdpSocket {
+    pub(crate) fn udp_server(&self, family: Family) -> UdpSocket {
         self.backend.run(|| {
-            let socket = std::net::UdpSocket::bind(backend(family)).unwrap();
+            let socket = at_last("the port is free", || UdpSocket::bind(backend(family)));
             socket.set_read_timeout(Some(DEADLINE)).unwrap();
             setsockopt(&socket, sockopt::RcvBuf, &(1 << 20)).unwrap();
             socket
@@ -170,18 +171,13 @@ END",
     }
 
     /// A listening TCP socket of the backend.
-    pub(crate) fn tcp_server(&self, family: Family) -> std::net::TcpListener {
-        self.backend.run(|| std::net::TcpListener::bind(backend(family)).unwrap())
+    pub(crate) fn tcp_server(&self, family: Family) -> TcpListener {
+        self.backend.run(|| at_last("the port is free", || TcpListener::bind(backend(family))))
     }
 
     /// A TCP connection from the client to the VIP.
-    pub(crate) fn connect(
-        &self,
-        family: Family,
-        port: u16,
-        patience: Duration,
-    ) -> std::io::Result<std::net::TcpStream> {
+    pub(crate) fn connect(&self, family: Family, port: u16, patience: Duration) -> io::Result<TcpStream> {
         let address = SocketAddr::new(vip(family), port);
-        self.client.run(|| std::net::TcpStream::connect_timeout(&address, patience))
+        self.client.run(|| TcpStream::connect_timeout(&address, patience))
     }
 }

@@ -2,14 +2,14 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     time::Duration,
 };
 
 use etherparse::PacketBuilder;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, connect, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
 use portico::driver::{
     conntrack::{self, TcpState},
@@ -18,12 +18,15 @@ use portico::driver::{
 
 use crate::{
     fragments::send_raw,
-    netns::{DEADLINE, eventually},
+    netns::{DEADLINE, at_last, eventually, receive},
     topology::{DROP, LABEL, MASQUERADE, PLAIN, REJECT, Topology, UNKNOWN, backend, client, gateway, vip},
 };
 
 /// Sends one message each way.
 fn talk(client: &mut TcpStream, server: &mut TcpStream) {
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    }
     let mut buffer = [0; 4];
     client.write_all(b"ping").unwrap();
     server.read_exact(&mut buffer).unwrap();
@@ -70,15 +73,15 @@ fn udp_is_translated() {
             // As long as nothing comes back conntrack calls every datagram new; NAT chains see the first one only.
             for _ in 0..3 {
                 socket.send(b"ping").unwrap();
-                peers.push(server.recv_from(&mut buffer).unwrap().1);
+                peers.push(receive(|| server.recv_from(&mut buffer)).unwrap().1);
             }
             assert_eq!(peers, [peers[0]; 3]);
             assert_eq!(peers[0].ip(), seen);
             for _ in 0..3 {
                 server.send_to(b"pong", peers[0]).unwrap();
-                assert_eq!(socket.recv(&mut buffer).unwrap(), 4);
+                assert_eq!(receive(|| socket.recv(&mut buffer)).unwrap(), 4);
                 socket.send(b"ping").unwrap();
-                assert_eq!(server.recv_from(&mut buffer).unwrap().1, peers[0]);
+                assert_eq!(receive(|| server.recv_from(&mut buffer)).unwrap().1, peers[0]);
             }
         }
     }
@@ -94,7 +97,7 @@ fn new_flows_are_refused() {
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         let socket = topology.udp_client(family, REJECT);
         socket.send(b"ping").unwrap();
-        assert_eq!(socket.recv(&mut [0; 16]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(receive(|| socket.recv(&mut [0; 16])).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     }
     // On one machine the error may arrive while the client still holds its socket, which then tries again.
     assert!(topology.counter(counter::REFUSED) >= 4);
@@ -126,12 +129,8 @@ fn invalid_packets_are_dropped_and_counted() {
     let topology = Topology::new();
     for (i, family) in Family::ALL.into_iter().enumerate() {
         let builder = match (client(family), vip(family)) {
-            (std::net::IpAddr::V4(from), std::net::IpAddr::V4(to)) => {
-                PacketBuilder::ipv4(from.octets(), to.octets(), 64)
-            }
-            (std::net::IpAddr::V6(from), std::net::IpAddr::V6(to)) => {
-                PacketBuilder::ipv6(from.octets(), to.octets(), 64)
-            }
+            (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), 64),
+            (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), 64),
             _ => unreachable!("both of one family"),
         };
         let mut packet = Vec::new();
@@ -165,25 +164,19 @@ fn source_ports_are_reused() {
 }
 
 fn connect_from(topology: &Topology, family: Family, port: u16) -> TcpStream {
-    let local = std::net::SocketAddr::new(client(family), port);
-    let remote = std::net::SocketAddr::new(vip(family), PLAIN);
-    topology.client.run(|| {
-        let kind = if family == Family::V4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let fd = socket(kind, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        setsockopt(&fd, sockopt::ReuseAddr, &true).unwrap();
-        match (local, remote) {
-            (std::net::SocketAddr::V4(local), std::net::SocketAddr::V4(remote)) => {
-                bind(fd.as_raw_fd(), &SockaddrIn::from(local)).unwrap();
-                connect(fd.as_raw_fd(), &SockaddrIn::from(remote)).unwrap();
-            }
-            (std::net::SocketAddr::V6(local), std::net::SocketAddr::V6(remote)) => {
-                bind(fd.as_raw_fd(), &SockaddrIn6::from(local)).unwrap();
-                connect(fd.as_raw_fd(), &SockaddrIn6::from(remote)).unwrap();
-            }
-            _ => unreachable!("both of one family"),
-        }
-        TcpStream::from(fd)
-    })
+    let local = SocketAddr::new(client(family), port);
+    let remote = SocketAddr::new(vip(family), PLAIN);
+    // Until the last acknowledgement is in, the port is still the previous connection's.
+    topology.client.run(|| at_last("the port is free", || Ok(connect_once(local, remote)?)))
+}
+
+fn connect_once(local: SocketAddr, remote: SocketAddr) -> nix::Result<TcpStream> {
+    let kind = if local.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(kind, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(local))?;
+    connect(fd.as_raw_fd(), &SockaddrStorage::from(remote))?;
+    Ok(TcpStream::from(fd))
 }
 
 /// Whatever `ensure` does to a damaged table, flows that are there notice nothing, and new ones are translated.
@@ -223,12 +216,12 @@ fn a_changed_element_leaves_flows_alone() {
         let socket: UdpSocket = topology.udp_client(family, PLAIN);
         let mut buffer = [0; 16];
         socket.send(b"ping").unwrap();
-        server_udp.recv_from(&mut buffer).unwrap();
+        receive(|| server_udp.recv_from(&mut buffer)).unwrap();
 
         topology.gateway.run(|| topology.nft.delete(&[(LABEL, family)]).unwrap());
         talk(&mut stream, &mut server);
         socket.send(b"ping").unwrap();
-        server_udp.recv_from(&mut buffer).unwrap();
+        receive(|| server_udp.recv_from(&mut buffer)).unwrap();
     }
     topology.assert_clean();
 }
