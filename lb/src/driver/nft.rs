@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use process::Process;
 
-pub use ruleset::{Family, TABLE, counter};
+pub use ruleset::{FIRST_LABEL, Family, TABLE, counter};
 pub use watch::{Commit, Watch};
 
 /// What can go wrong.
@@ -213,7 +213,8 @@ impl Nft {
         Ok(elements)
     }
 
-    /// Adds elements, in one transaction. Those that exist with another backend get this one.
+    /// Adds elements, in one transaction. Those that exist with another backend get this one. Labels begin at
+    /// [`FIRST_LABEL`].
     ///
     /// # Errors
     /// If there is no table, or no `nft`.

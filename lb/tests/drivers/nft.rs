@@ -11,7 +11,7 @@ const TWO: [(u32, &str); 4] = [
     (0x1_0001, "[fd02::2]:8080"),
     // nft leaves halves that are zero out when it prints them.
     (0x1_0000, "10.2.0.3:1"),
-    (7, "[fd02::3]:65535"),
+    (0x17, "[fd02::3]:65535"),
 ];
 
 fn elements() -> Vec<(u32, SocketAddr)> {
@@ -144,13 +144,13 @@ fn changes_tolerate_what_is_there() {
         let moved: Vec<(u32, SocketAddr)> = elements()
             .into_iter()
             .map(|(label, addr)| (label, SocketAddr::new(addr.ip(), 9999)))
-            .chain([(8, "10.2.0.9:80".parse().unwrap())])
+            .chain([(0x18, "10.2.0.9:80".parse().unwrap())])
             .collect();
         nft.add(&moved).unwrap();
         assert_eq!(loaded(&nft), sorted(moved.clone()));
 
-        nft.delete(&[(8, Family::V4), (8, Family::V6), (9, Family::V4)]).unwrap();
-        nft.delete(&[(8, Family::V4)]).unwrap();
+        nft.delete(&[(0x18, Family::V4), (0x18, Family::V6), (0x19, Family::V4)]).unwrap();
+        nft.delete(&[(0x18, Family::V4)]).unwrap();
         assert_eq!(loaded(&nft).len(), moved.len() - 1);
 
         // Out and in at once, half of it not there.
@@ -186,7 +186,7 @@ fn commits_of_others_are_seen() {
         nft.ensure().unwrap();
         nft.add(&elements()).unwrap();
         nft.add(&elements()).unwrap();
-        nft.delete(&[(7, Family::V6)]).unwrap();
+        nft.delete(&[(0x17, Family::V6)]).unwrap();
         // Same namespace, same thread: what comes after is queued after.
         let mut other =
             std::process::Command::new("nft").args(["add", "table", "inet", "other"]).spawn().unwrap();

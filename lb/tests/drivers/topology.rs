@@ -109,7 +109,7 @@ impl Topology {
                counter untranslated {{}}
                chain pre {{
                  type filter hook prerouting priority 0;
-                 meta priority != none counter name labelled
+                 meta priority >= 0:10 counter name labelled
                  ct status & confirmed == confirmed meta mark & 0x4000 != 0 counter name marked
                  ip daddr {} counter name untranslated
                  ip6 daddr {} counter name untranslated

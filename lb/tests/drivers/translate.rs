@@ -11,6 +11,7 @@ use etherparse::PacketBuilder;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 use portico::driver::{
     conntrack::{self, TcpState},
     nft::{Family, counter},
@@ -163,6 +164,25 @@ fn source_ports_are_reused() {
     topology.assert_clean();
 }
 
+/// Packets that somebody exempts from tracking are not translated either.
+#[test]
+fn untracked_packets_are_dropped_and_counted() {
+    let topology = Topology::new();
+    topology.gateway.sh(&format!(
+        "nft -f - <<END
+         table inet raw {{
+           chain pre {{ type filter hook prerouting priority raw; udp dport {PLAIN} notrack; }}
+         }}
+END"
+    ));
+    for (i, family) in Family::ALL.into_iter().enumerate() {
+        topology.udp_client(family, PLAIN).send(b"ping").unwrap();
+        let expected = i as u64 + 1;
+        eventually("the datagram is counted", || topology.counter(counter::INVALID) == expected);
+    }
+    topology.assert_clean();
+}
+
 fn connect_from(topology: &Topology, family: Family, port: u16) -> TcpStream {
     let local = SocketAddr::new(client(family), port);
     let remote = SocketAddr::new(vip(family), PLAIN);
@@ -223,5 +243,26 @@ fn a_changed_element_leaves_flows_alone() {
         socket.send(b"ping").unwrap();
         receive(|| server_udp.recv_from(&mut buffer)).unwrap();
     }
+    topology.assert_clean();
+}
+
+/// A socket's priority goes along over loopback, and a VLAN device makes one of a tag's: those are no labels.
+#[test]
+fn ordinary_priorities_are_no_labels() {
+    let topology = Topology::new();
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        topology.gateway.run(|| {
+            for priority in 1..16 {
+                let listener = std::net::TcpListener::bind(address).unwrap();
+                let to = listener.local_addr().unwrap();
+                let kind = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+                let fd = socket(kind, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+                setsockopt(&fd, sockopt::Priority, &priority).unwrap();
+                setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(1)).unwrap();
+                connect(fd.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();
+            }
+        });
+    }
+    assert_eq!(topology.counter(counter::UNKNOWN_LABEL), 0);
     topology.assert_clean();
 }
