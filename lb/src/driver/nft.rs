@@ -102,7 +102,8 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// The driver. Clones share what they know.
+/// The driver. Clones share what they know. What changes the table should be called by one at a time: a repair that
+/// has to replace it writes the elements that it has read before.
 #[derive(Clone, Debug)]
 pub struct Nft {
     process: Process,

@@ -175,6 +175,9 @@ fn errors_say_what_was_attempted() {
         assert!(text.starts_with("cannot list the backends in table inet portico: nft says: "), "{text}");
         assert!(text.contains("No such file or directory"), "{text}");
     });
+    netns.sh("nft add table inet portico; nft add map inet portico backends4 '{ type mark : ipv4_addr; elements = { 1 : 10.0.0.1 } }'");
+    let error = netns.run(|| Nft::new().load().unwrap_err());
+    assert!(matches!(error, Error::Output { .. }), "{error}");
 }
 
 #[test]
