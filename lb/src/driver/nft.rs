@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use process::Process;
 
-pub use ruleset::{Family, TABLE, counter};
+pub use ruleset::{FIRST_LABEL, Family, TABLE, counter};
 pub use watch::{Commit, Watch};
 
 /// What can go wrong.
@@ -102,7 +102,8 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// The driver. Clones share what they know.
+/// The driver. Clones share what they know. What changes the table should be called by one at a time: a repair that
+/// has to replace it writes the elements that it has read before.
 #[derive(Clone, Debug)]
 pub struct Nft {
     process: Process,
@@ -213,7 +214,8 @@ impl Nft {
         Ok(elements)
     }
 
-    /// Adds elements, in one transaction. Those that exist with another backend get this one.
+    /// Adds elements, in one transaction. Those that exist with another backend get this one. Labels begin at
+    /// [`FIRST_LABEL`].
     ///
     /// # Errors
     /// If there is no table, or no `nft`.
