@@ -79,7 +79,7 @@ impl Layers {
     /// The first packet of a TCP connection, or a UDP packet; both addresses of one family.
     #[must_use]
     pub fn new(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Self {
-        let payload = if protocol == UDP { b"hello".to_vec() } else { Vec::new() };
+        let payload = if protocol == UDP { b"hello, world".to_vec() } else { Vec::new() };
         Self {
             protocol,
             src,
