@@ -1,2 +1,123 @@
+//! Labels packets on the interface that routes them.
 #![no_std]
 #![no_main]
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use datapath::{
+    abi::{Counter, Hint, Hook, Label},
+    decide::{Decision, decide},
+    packet::{Frame, ethernet, network},
+};
+use tables::{KernelTables, count};
+
+/// For interfaces with Ethernet headers.
+#[classifier]
+fn portico_tc(ctx: TcContext) -> i32 {
+    classify(&ctx, true)
+}
+
+/// For interfaces without a link-layer header, such as `WireGuard` and tun.
+#[classifier]
+fn portico_tc_l3(ctx: TcContext) -> i32 {
+    classify(&ctx, false)
+}
+
+/// Leaves the verdict to the programs and filters after this one.
+#[inline(always)]
+fn classify(ctx: &TcContext, link_layer: bool) -> i32 {
+    let skb = ctx.skb.skb;
+    // SAFETY: the context is valid for the duration of the program.
+    let tagged = unsafe { (*skb).vlan_present } != 0;
+    let decision = if tagged {
+        // The VLAN device would overwrite the label from the tag's priority, and sees the packet next.
+        Decision::pass(Counter::Vlan)
+    } else if let Some(hint) = hint(ctx) {
+        Decision { counter: Counter::Hint, label: Label(hint.label), mark: hint.mark }
+    } else {
+        make_linear(ctx);
+        let frame = SkbFrame(ctx);
+        // SAFETY: as above.
+        let protocol = unsafe { (*skb).protocol } as u16;
+        let packet = if link_layer { ethernet(&frame) } else { network(&frame, protocol.to_ne_bytes(), 0) };
+        match packet {
+            Ok(packet) => decide(&packet, &KernelTables),
+            Err(counter) => Decision::pass(counter),
+        }
+    };
+    count(Hook::Tc, decision.counter);
+    if decision.label != Label::NONE {
+        write(skb, decision);
+    }
+    TC_ACT_UNSPEC
+}
+
+/// Volatile, because the verifier refuses the narrower stores that an optimizer makes of these.
+#[inline(always)]
+fn write(skb: *mut __sk_buff, decision: Decision) {
+    // SAFETY: the context is valid and both fields may be written by a classifier.
+    unsafe {
+        ptr::write_volatile(&raw mut (*skb).priority, decision.label.0);
+        if decision.mark != 0 {
+            let mark = ptr::read_volatile(&raw const (*skb).mark);
+            ptr::write_volatile(&raw mut (*skb).mark, mark | decision.mark);
+        }
+    }
+}
+
+/// The decision XDP left, if it did and the packet still carries it.
+#[inline(always)]
+fn hint(ctx: &TcContext) -> Option<Hint> {
+    let skb = ctx.skb.skb;
+    // SAFETY: the context is valid; the verifier knows both fields as packet pointers.
+    let (meta, data) = unsafe { ((*skb).data_meta as usize, (*skb).data as usize) };
+    if meta + size_of::<Hint>() > data {
+        return None;
+    }
+    // SAFETY: the bounds were checked just above; metadata is 4-byte aligned.
+    let hint = unsafe { (meta as *const Hint).read() };
+    (hint.magic == Hint::MAGIC).then_some(hint)
+}
+
+/// Ethernet, IPv6, a few extension headers and the ports: what a decision reads of ordinary packets.
+const HEADERS: u32 = 128;
+
+/// Brings the headers into the linear part of the buffer, where they can be read.
+#[inline(always)]
+fn make_linear(ctx: &TcContext) {
+    let linear = (ctx.data_end() - ctx.data()) as u32;
+    if linear < HEADERS && linear < ctx.len() {
+        // A failure leaves the buffer as it was, and the headers that are there are parsed.
+        let _ = ctx.pull_data(HEADERS.min(ctx.len()));
+    }
+}
+
+struct SkbFrame<'a>(&'a TcContext);
+
+impl Frame for SkbFrame<'_> {
+    #[inline(always)]
+    fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        let start = self.0.data() + offset;
+        if start + N > self.0.data_end() {
+            return None;
+        }
+        // SAFETY: the bounds were checked just above, and any bytes make a valid array.
+        Some(unsafe { &*(start as *const [u8; N]) })
+    }
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Helpers and kernel functions that only GPL-compatible programs may call accept this licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,333 @@
+//! The pinned maps, typed.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Pod,
+    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, of_maps::HashOfMaps},
+};
+use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, bpf_map_type};
+use datapath::abi::{
+    Addr, Backend, Chunk, Counter, Frontend, FrontendKey, Hook, MAX_SERVICES, Name, SocketKey, SocketPeer,
+    map,
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::{pins::PinDir, sys};
+
+/// Why a map could not be used.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error("cannot open map {name} at {path}")]
+    Open { name: &'static str, path: PathBuf, source: MapError },
+    #[error("cannot create map {name}")]
+    Create { name: &'static str, source: MapError },
+    #[error("cannot pin map {name} at {path}")]
+    Pin { name: &'static str, path: PathBuf, source: aya::pin::PinError },
+    #[error("cannot read map {name}")]
+    Read { name: &'static str, source: MapError },
+    #[error("cannot write {count} entries to map {name}")]
+    Write { name: &'static str, count: usize, source: io::Error },
+}
+
+/// A hash map of ours.
+#[derive(Debug)]
+pub struct Hash<K, V> {
+    name: &'static str,
+    map: Map,
+    fd: OwnedFd,
+    entry: PhantomData<(K, V)>,
+}
+
+impl<K: Pod, V: Pod> Hash<K, V> {
+    fn open(pins: &PinDir, name: &'static str) -> Result<Self, Error> {
+        let (map, fd) = open(pins, name)?;
+        Ok(Self { name, map: Map::HashMap(map), fd, entry: PhantomData })
+    }
+
+    fn open_lru(pins: &PinDir, name: &'static str) -> Result<Self, Error> {
+        let (map, fd) = open(pins, name)?;
+        Ok(Self { name, map: Map::LruHashMap(map), fd, entry: PhantomData })
+    }
+
+    fn open_or_create(pins: &PinDir, name: &'static str, max_entries: u32) -> Result<Self, Error> {
+        let path = pins.maps().join(name);
+        if !path.exists() {
+            let (key, value) = (size_of::<K>() as u32, size_of::<V>() as u32);
+            let map = aya_obj::Map::new_from_params(
+                bpf_map_type::BPF_MAP_TYPE_HASH as u32,
+                key,
+                value,
+                max_entries,
+                BPF_F_NO_PREALLOC,
+            );
+            let map = MapData::create(map, name, None).map_err(|source| Error::Create { name, source })?;
+            map.pin(&path).map_err(|source| Error::Pin { name, path, source })?;
+        }
+        Self::open(pins, name)
+    }
+
+    fn typed(&self) -> Result<BpfHashMap<&MapData, K, V>, Error> {
+        BpfHashMap::try_from(&self.map).map_err(|source| self.read_error(source))
+    }
+
+    /// All entries.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn load(&self) -> Result<Vec<(K, V)>, Error> {
+        self.typed()?.iter().collect::<Result<_, _>>().map_err(|source| self.read_error(source))
+    }
+
+    /// One entry.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn get(&self, key: &K) -> Result<Option<V>, Error> {
+        match self.typed()?.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(self.read_error(source)),
+        }
+    }
+
+    /// Adds or replaces entries; each one atomically.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, some may have been written.
+    pub fn put(&self, entries: &[(K, V)]) -> Result<(), Error> {
+        let (keys, values): (Vec<K>, Vec<V>) = entries.iter().copied().unzip();
+        sys::update_batch(self.fd.as_fd(), &keys, &values)
+            .map_err(|source| self.write_error(keys.len(), source))
+    }
+
+    /// Deletes entries, whether or not they are there.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, some may have been deleted.
+    pub fn delete(&self, keys: &[K]) -> Result<(), Error> {
+        sys::delete_batch(self.fd.as_fd(), keys).map_err(|source| self.write_error(keys.len(), source))
+    }
+
+    fn read_error(&self, source: MapError) -> Error {
+        Error::Read { name: self.name, source }
+    }
+
+    fn write_error(&self, count: usize, source: io::Error) -> Error {
+        Error::Write { name: self.name, count, source }
+    }
+}
+
+/// Opens a pinned map twice: once for aya, and once for the calls aya does not have.
+fn open(pins: &PinDir, name: &'static str) -> Result<(MapData, OwnedFd), Error> {
+    let path = pins.maps().join(name);
+    let data = MapData::from_pin(&path);
+    let data = data.map_err(|source| Error::Open { name, path: path.clone(), source })?;
+    match sys::open_pin(&path) {
+        Ok(fd) => Ok((data, fd)),
+        Err(source) => Err(Error::Open { name, path, source: MapError::IoError(source) }),
+    }
+}
+
+/// The Maglev tables, one inner map each.
+#[derive(Debug)]
+pub struct MaglevTables {
+    map: Map,
+    fd: OwnedFd,
+}
+
+impl MaglevTables {
+    fn open(pins: &PinDir) -> Result<Self, Error> {
+        let (map, fd) = open(pins, map::MAGLEV)?;
+        Ok(Self { map: Map::HashOfMaps(map), fd })
+    }
+
+    fn typed(&self) -> Result<HashOfMaps<&MapData, u32>, Error> {
+        HashOfMaps::try_from(&self.map).map_err(Self::read_error)
+    }
+
+    /// Ids of all tables.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn load(&self) -> Result<Vec<u32>, Error> {
+        self.typed()?.keys().collect::<Result<_, _>>().map_err(Self::read_error)
+    }
+
+    /// The slots of a table; none if there is no such table.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn get(&self, table: u32) -> Result<Option<Vec<u32>>, Error> {
+        let inner: MapData = match self.typed()?.get(&table, 0) {
+            Ok(inner) => inner,
+            Err(MapError::KeyNotFound) => return Ok(None),
+            Err(source) => return Err(Self::read_error(source)),
+        };
+        let inner = Map::Array(inner);
+        let chunks: Array<&MapData, Chunk> = Array::try_from(&inner).map_err(Self::read_error)?;
+        let mut words = Vec::new();
+        for chunk in chunks.iter() {
+            words.extend_from_slice(&chunk.map_err(Self::read_error)?.0);
+        }
+        let slots = words.first().copied().unwrap_or_default() as usize;
+        Ok(words.get(1..=slots).map(<[u32]>::to_vec))
+    }
+
+    /// Adds or replaces tables. Each new one is filled first and then takes the old one's place, so that a packet sees
+    /// all of one or all of the other. The kernel lets running programs finish before it returns from a write to a map
+    /// of maps (about a hundredth of a second), so all are put in place by one call.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses; tables not replaced are still in place.
+    pub fn put(&self, tables: impl Iterator<Item = (u32, Vec<Chunk>)>) -> Result<(), Error> {
+        let filled: Vec<(u32, MapData)> =
+            tables.map(|(table, chunks)| Ok((table, Self::fill(&chunks)?))).collect::<Result<_, Error>>()?;
+        let (ids, fds): (Vec<u32>, Vec<u32>) =
+            filled.iter().map(|(table, inner)| (*table, inner.fd().as_fd().as_raw_fd() as u32)).unzip();
+        sys::update_batch(self.fd.as_fd(), &ids, &fds).map_err(|source| Self::write_error(ids.len(), source))
+    }
+
+    fn fill(chunks: &[Chunk]) -> Result<MapData, Error> {
+        let inner = aya_obj::Map::new_from_params(
+            bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
+            size_of::<u32>() as u32,
+            size_of::<Chunk>() as u32,
+            chunks.len() as u32,
+            BPF_F_INNER_MAP,
+        );
+        let inner = MapData::create(inner, "MAGLEV.inner", None)
+            .map_err(|source| Error::Create { name: map::MAGLEV, source })?;
+        let indexes: Vec<u32> = (0..chunks.len() as u32).collect();
+        sys::update_batch(inner.fd().as_fd(), &indexes, chunks)
+            .map_err(|source| Self::write_error(chunks.len(), source))?;
+        Ok(inner)
+    }
+
+    /// Deletes tables, whether or not they are there.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn delete(&self, tables: &[u32]) -> Result<(), Error> {
+        sys::delete_batch(self.fd.as_fd(), tables).map_err(|source| Self::write_error(tables.len(), source))
+    }
+
+    fn read_error(source: MapError) -> Error {
+        Error::Read { name: map::MAGLEV, source }
+    }
+
+    fn write_error(count: usize, source: io::Error) -> Error {
+        Error::Write { name: map::MAGLEV, count, source }
+    }
+}
+
+/// What is counted by all programs.
+#[derive(Debug)]
+pub struct Counters {
+    map: Map,
+}
+
+impl Counters {
+    fn open(pins: &PinDir) -> Result<Self, Error> {
+        Ok(Self { map: Map::PerCpuArray(open(pins, map::COUNTERS)?.0) })
+    }
+
+    /// Sums over all CPUs, of every counter of every hook.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn load(&self) -> Result<Vec<(Hook, Counter, u64)>, Error> {
+        let read = |source| Error::Read { name: map::COUNTERS, source };
+        let map: PerCpuArray<&MapData, u64> = PerCpuArray::try_from(&self.map).map_err(read)?;
+        let all = Hook::ALL.iter().flat_map(|hook| Counter::ALL.iter().map(move |counter| (*hook, *counter)));
+        all.map(|(hook, counter)| {
+            let values = map.get(&counter.index(hook), 0).map_err(read)?;
+            Ok((hook, counter, values.iter().sum()))
+        })
+        .collect()
+    }
+}
+
+/// Text of a fixed length.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, PartialEq, Eq, Debug)]
+pub struct Text([u8; 64]);
+
+// SAFETY: `IntoBytes` and `FromBytes` are derived, so each bit pattern is valid and none is padding.
+unsafe impl Pod for Text {}
+
+impl Text {
+    /// The text, cut to fit.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let mut bytes = [0; 64];
+        bytes.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+        Self(bytes)
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let text = self.0.split(|byte| *byte == 0).next().unwrap_or_default();
+        std::str::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// All maps.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "named after the constants in `datapath::abi::map`")]
+pub struct Maps {
+    pub frontends: Hash<FrontendKey, Frontend>,
+    pub backends: Hash<u32, Backend>,
+    pub maglev: MaglevTables,
+    pub node_addresses: Hash<Addr, u32>,
+    pub services: Hash<u32, Name>,
+    pub sockets: Hash<SocketKey, SocketPeer>,
+    pub counters: Counters,
+    /// What the host looked like before us: setting to value.
+    pub saved: Hash<Text, Text>,
+}
+
+const SAVED: &str = "SAVED";
+
+impl Maps {
+    /// Opens the maps pinned by the programs' loader, and makes those that no program uses.
+    ///
+    /// # Errors
+    ///
+    /// One is missing, or of another kind.
+    pub fn open(pins: &PinDir) -> Result<Self, Error> {
+        Ok(Self {
+            frontends: Hash::open(pins, map::FRONTENDS)?,
+            backends: Hash::open(pins, map::BACKENDS)?,
+            maglev: MaglevTables::open(pins)?,
+            node_addresses: Hash::open(pins, map::NODE_ADDRS)?,
+            services: Hash::open_or_create(pins, map::SERVICES, MAX_SERVICES)?,
+            sockets: Hash::open_lru(pins, map::SOCKETS)?,
+            counters: Counters::open(pins)?,
+            saved: Hash::open_or_create(pins, SAVED, 1_024)?,
+        })
+    }
+
+    /// Whether maps of this layout are pinned.
+    #[must_use]
+    pub fn exist(pins: &PinDir) -> bool {
+        let present = |name: &str| Path::exists(&pins.maps().join(name));
+        present(map::FRONTENDS) && present(map::COUNTERS)
+    }
+}

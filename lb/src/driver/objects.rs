@@ -1,0 +1,118 @@
+//! Loading the eBPF programs onto the pinned maps.
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
+    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp},
+};
+use datapath::abi::map;
+
+use super::pins::PinDir;
+
+/// Maps that programs share, each pinned under its name.
+const SHARED: [&str; 6] =
+    [map::FRONTENDS, map::BACKENDS, map::MAGLEV, map::NODE_ADDRS, map::SOCKETS, map::COUNTERS];
+
+/// Names of the cgroup programs, all of one type.
+pub const SOCKET_PROGRAMS: [&str; 8] = [
+    "portico_connect4",
+    "portico_connect6",
+    "portico_sendmsg4",
+    "portico_sendmsg6",
+    "portico_recvmsg4",
+    "portico_recvmsg6",
+    "portico_getpeername4",
+    "portico_getpeername6",
+];
+/// Name of the XDP program.
+pub const XDP_PROGRAM: &str = "portico_xdp";
+/// Names of the tc programs: for interfaces with and without Ethernet headers.
+pub const TC_PROGRAMS: [&str; 2] = ["portico_tc", "portico_tc_l3"];
+
+/// Why programs could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error("cannot load the {object} object")]
+    Object { object: &'static str, source: EbpfError },
+    #[error("the {object} object has no program {program}")]
+    Missing { object: &'static str, program: &'static str },
+    #[error("the kernel does not accept program {program}")]
+    Program { program: &'static str, source: ProgramError },
+}
+
+/// All programs, in the kernel but not attached.
+pub struct Objects {
+    xdp: Ebpf,
+    tc: Ebpf,
+    sockops: Ebpf,
+}
+
+impl Objects {
+    /// Loads everything. Maps that are pinned are adopted, those that are not are made and pinned.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses a map or a program; the source has the verifier's log.
+    pub fn load(pins: &PinDir) -> Result<Self, Error> {
+        let mut objects = Self {
+            xdp: load("xdp", include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp")), pins)?,
+            tc: load("tc", include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc")), pins)?,
+            sockops: load("sockops", include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sockops")), pins)?,
+        };
+        let refused = |program| move |source| Error::Program { program, source };
+        objects.xdp()?.load().map_err(refused(XDP_PROGRAM))?;
+        for program in TC_PROGRAMS {
+            objects.tc(program)?.load().map_err(refused(program))?;
+        }
+        for program in SOCKET_PROGRAMS {
+            objects.socket(program)?.load().map_err(refused(program))?;
+        }
+        Ok(objects)
+    }
+
+    /// The XDP program.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that name.
+    pub fn xdp(&mut self) -> Result<&mut Xdp, Error> {
+        find(&mut self.xdp, "xdp", XDP_PROGRAM)
+    }
+
+    /// A tc program.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that name.
+    pub fn tc(&mut self, program: &'static str) -> Result<&mut SchedClassifier, Error> {
+        find(&mut self.tc, "tc", program)
+    }
+
+    /// A cgroup program.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that name.
+    pub fn socket(&mut self, program: &'static str) -> Result<&mut CgroupSockAddr, Error> {
+        find(&mut self.sockops, "sockops", program)
+    }
+}
+
+fn load(object: &'static str, bytes: &[u8], pins: &PinDir) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    // The log of a successful verification is of no use, and asking for it costs time.
+    loader.verifier_log_level(VerifierLogLevel::DISABLE);
+    for name in SHARED {
+        loader.map_pin_path(name, pins.maps().join(name));
+    }
+    loader.load(bytes).map_err(|source| Error::Object { object, source })
+}
+
+fn find<'a, T>(ebpf: &'a mut Ebpf, object: &'static str, program: &'static str) -> Result<T, Error>
+where
+    T: TryFrom<&'a mut Program>,
+{
+    ebpf.program_mut(program)
+        .and_then(|program| T::try_from(program).ok())
+        .ok_or(Error::Missing { object, program })
+}

@@ -1,0 +1,204 @@
+//! The pin directory: where everything in the kernel that is ours can be found again.
+//!
+//! ```text
+//! <pin dir>/maps-v<SCHEMA>/FRONTENDS ...    survive the daemon, shared by all programs
+//! <pin dir>/links/xdp-native-eth0 ...       attachments; removing one detaches its program
+//! ```
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use datapath::abi::SCHEMA;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+
+use super::host;
+
+/// Where state is pinned unless told otherwise.
+pub const DEFAULT: &str = "/sys/fs/bpf/portico";
+
+/// Why the pin directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error("{path} is not on a BPF filesystem, and mounting one at {mount} failed")]
+    NoBpfFs { path: PathBuf, mount: PathBuf, source: Errno },
+    #[error("{path} is not on a BPF filesystem; choose a --pin-dir on one, such as {DEFAULT}")]
+    NotBpfFs { path: PathBuf },
+    #[error("cannot {op} {path}")]
+    Io { op: &'static str, path: PathBuf, source: io::Error },
+    #[error("another portico daemon uses {path}")]
+    InUse { path: PathBuf },
+}
+
+/// A pin directory on a BPF filesystem. It need not exist yet.
+#[derive(Clone, Debug)]
+pub struct PinDir {
+    /// As the user named it.
+    name: PathBuf,
+    /// How this process reaches it.
+    path: PathBuf,
+    /// Keeps a `path` that leads through `/proc/self/fd` valid.
+    _base: Option<Arc<File>>,
+}
+
+impl PinDir {
+    /// Finds the directory, for reading: nothing is created or mounted.
+    #[must_use]
+    pub fn find(name: &Path) -> Option<Self> {
+        let mut views = host::views(name);
+        let own = views.next().filter(|path| on_bpffs(path));
+        if let Some(path) = own {
+            return Some(Self { name: name.to_owned(), path, _base: None });
+        }
+        // The process that lends its view may end before this one.
+        views.find_map(|path| {
+            let base = existing_ancestor(&path);
+            if !on_bpffs(base) {
+                return None;
+            }
+            let file = File::open(base).ok()?;
+            let rest = path.strip_prefix(base).ok()?;
+            let path = Path::new("/proc/self/fd").join(file.as_raw_fd().to_string()).join(rest);
+            Some(Self { name: name.to_owned(), path, _base: Some(Arc::new(file)) })
+        })
+    }
+
+    /// Finds or prepares the directory for the daemon, mounting a BPF filesystem at `/sys/fs/bpf` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be made to lie on a BPF filesystem.
+    pub fn prepare(name: &Path) -> Result<Self, Error> {
+        let mount_point = Path::new("/sys/fs/bpf");
+        let found = match Self::find(name) {
+            Some(found) => found,
+            None if name.starts_with(mount_point) => {
+                mount_bpffs(mount_point).map_err(|source| Error::NoBpfFs {
+                    path: name.to_owned(),
+                    mount: mount_point.to_owned(),
+                    source,
+                })?;
+                Self::find(name).ok_or_else(|| Error::NotBpfFs { path: name.to_owned() })?
+            }
+            None => return Err(Error::NotBpfFs { path: name.to_owned() }),
+        };
+        for dir in [found.maps(), found.links()] {
+            fs::create_dir_all(&dir).map_err(|source| Error::Io { op: "create", path: dir, source })?;
+        }
+        Ok(found)
+    }
+
+    /// The directory as the user named it.
+    #[must_use]
+    pub fn name(&self) -> &Path {
+        &self.name
+    }
+
+    /// Pins of maps with the layout that this version knows.
+    #[must_use]
+    pub fn maps(&self) -> PathBuf {
+        self.path.join(format!("maps-v{SCHEMA}"))
+    }
+
+    /// Pins of attachments.
+    #[must_use]
+    pub fn links(&self) -> PathBuf {
+        self.path.join("links")
+    }
+
+    /// Names of all pinned attachments.
+    ///
+    /// # Errors
+    ///
+    /// The directory exists but cannot be read.
+    pub fn link_names(&self) -> Result<Vec<String>, Error> {
+        let path = self.links();
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(Error::Io { op: "list", path, source }),
+        };
+        let mut names: Vec<String> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Whether anything is pinned here.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    /// Claims the directory for this process, until the result is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Another process has claimed it.
+    pub fn lock(&self) -> Result<Lock, Error> {
+        let io = |source| Error::Io { op: "open", path: self.path.clone(), source };
+        let dir = File::open(&self.path).map_err(io)?;
+        match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Lock { _lock: lock }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(Error::InUse { path: self.name.clone() }),
+            Err((_, errno)) => Err(Error::Io { op: "lock", path: self.path.clone(), source: errno.into() }),
+        }
+    }
+
+    /// Removes the directory with all pins; links without another holder detach.
+    ///
+    /// # Errors
+    ///
+    /// Something in it cannot be removed.
+    pub fn remove(&self) -> Result<(), Error> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::Io { op: "remove", path: self.path.clone(), source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The claim on a pin directory.
+#[derive(Debug)]
+pub struct Lock {
+    _lock: Flock<File>,
+}
+
+fn existing_ancestor(path: &Path) -> &Path {
+    path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path)
+}
+
+fn on_bpffs(path: &Path) -> bool {
+    statfs(existing_ancestor(path)).is_ok_and(|info| info.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Mounts where it outlives this process and everyone sees it: in the outermost mount namespace that can be entered.
+fn mount_bpffs(at: &Path) -> Result<(), Errno> {
+    let at: OsString = at.into();
+    let worker = std::thread::spawn(move || {
+        let outer = host::outer_processes().into_iter();
+        let namespace = outer.map(|pid| format!("/proc/{pid}/ns/mnt")).find_map(|path| File::open(path).ok());
+        if let Some(namespace) = namespace {
+            // A thread may change its mount namespace only if it shares its root and working directory with no other.
+            unshare(CloneFlags::CLONE_FS)?;
+            setns(&namespace, CloneFlags::CLONE_NEWNS)?;
+        }
+        let none: Option<&str> = None;
+        mount(Some("bpf"), at.as_os_str(), Some("bpf"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, none)
+    });
+    worker.join().unwrap_or(Err(Errno::EIO))
+}

@@ -1,0 +1,6 @@
+/// x
+pub struct Fixture;
+/// x
+pub struct Layers;
+/// x
+pub fn fixtures() {}
