@@ -137,9 +137,9 @@ fn inner_maps() -> Check {
 }
 
 fn tcx() -> Check {
-    let outcome = match KernelVersion::at_least(6, 6, 0) {
-        true => Ok("TCX".to_owned()),
-        false => Err("clsact".to_owned()),
+    let outcome = match KernelVersion::current() {
+        Ok(version) if version >= KernelVersion::new(6, 6, 0) => Ok("TCX".to_owned()),
+        _ => Err("clsact".to_owned()),
     };
     wish("tc attachment", outcome, "clsact serves; Linux 6.6 replaces programs more cleanly with TCX")
 }
@@ -176,7 +176,9 @@ fn nft() -> Check {
 
 fn conntrack() -> Check {
     let outcome = Conntrack::open().and_then(|mut conntrack| conntrack.count());
-    let outcome = outcome.map(|count| format!("{count}")).map_err(|error| crate::reconcile::chain(&error));
+    let outcome = outcome
+        .map(|count| format!("{} of {} entries", count.entries, count.max))
+        .map_err(|error| crate::reconcile::chain(&error));
     wish(
         "conntrack netlink",
         outcome,

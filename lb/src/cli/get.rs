@@ -9,10 +9,7 @@ use clap::{Args, Subcommand};
 use datapath::abi::{Choice, Frontend, FrontendKey, Label, MASQUERADE, NODE_PORT, REFUSE, TCP, WITHHOLD};
 use serde::Serialize;
 
-use super::{
-    PinDirArg,
-    output::{Format, Row, list},
-};
+use super::output::{Format, Row, list};
 use crate::driver::{conntrack, maps::Maps, nft::Nft, pins::PinDir};
 
 #[derive(Debug, Args)]
@@ -245,12 +242,13 @@ impl View {
                 }
             }
         }
-        let services = |id| users.get(id).into_iter().flatten().map(|service| self.name(*service)).collect();
+        let services =
+            |id: u32| users.get(&id).into_iter().flatten().map(|service| self.name(*service)).collect();
         let row = |(id, address): (&u32, &SocketAddr)| BackendRow {
             id: *id,
             label: Label(*id).to_string(),
             address: *address,
-            services: services(id),
+            services: services(*id),
         };
         Ok(self.backends.iter().map(row).collect())
     }

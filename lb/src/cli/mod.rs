@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod cleanup;
+mod demo;
 mod doctor;
 mod get;
 mod output;
@@ -33,6 +34,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Detach and remove everything that Portico has set up in this network namespace
     Cleanup(cleanup::Cleanup),
+    /// Try it out: a lab in network namespaces, with real connections through the real data path
+    Demo(demo::Demo),
     #[command(hide = true)]
     LabAgent(lab::agent::AgentArgs),
 }
@@ -54,6 +57,7 @@ impl Cli {
             Command::Get(command) => command.run(),
             Command::Doctor(command) => command.run(),
             Command::Cleanup(command) => command.run(),
+            Command::Demo(command) => command.run(),
             Command::LabAgent(args) => return lab::agent::main(&args),
         };
         match outcome {

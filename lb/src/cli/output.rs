@@ -43,7 +43,7 @@ pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<()> {
 
 pub(super) fn table(columns: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|title| title.to_uppercase()).collect::<Vec<_>>());
     table.add_rows(rows);
     if let Some(last) = table.column_count().checked_sub(1) {

@@ -259,7 +259,8 @@ pub fn sockets(objects: &mut Objects, pins: &PinDir, cgroup: &fs::File) -> Resul
             continue;
         }
         let link = program
-            .attach(cgroup, CgroupAttachMode::AllowMultiple)
+            // A link takes no flags: it always allows others beside it.
+            .attach(cgroup, CgroupAttachMode::Single)
             .and_then(|id| program.take_link(id))
             .and_then(|link| FdLink::try_from(link).map_err(|_| not_pinnable()))
             .map_err(attach)?;

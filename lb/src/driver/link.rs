@@ -14,6 +14,7 @@ use rtnetlink::{
         address::{AddressAttribute, AddressMessage, AddressScope},
         link::{InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
         route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
+        tc::TcHandle,
     },
 };
 
@@ -28,6 +29,14 @@ pub enum Error {
     List {
         /// What was to be listed.
         what: &'static str,
+        /// Why.
+        source: rtnetlink::Error,
+    },
+    /// A qdisc could not be deleted.
+    #[error("cannot delete the clsact qdisc of interface {index}")]
+    Qdisc {
+        /// The interface.
+        index: u32,
         /// Why.
         source: rtnetlink::Error,
     },

@@ -55,8 +55,6 @@ pub struct Options {
     pub interfaces: Vec<String>,
     /// `--xdp`.
     pub xdp: XdpMode,
-    /// `--fast-path`.
-    pub fast_path: bool,
     /// Further arguments of `run`.
     pub more: Vec<OsString>,
     /// Run `portico cleanup` on drop.
@@ -64,7 +62,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// With the directories of a workspace, native XDP, and the fast path.
+    /// With the directories of a workspace, and native XDP.
     #[must_use]
     pub fn new(binary: impl Into<PathBuf>, workspace: &Workspace, cgroup: impl Into<PathBuf>) -> Self {
         Self {
@@ -74,7 +72,6 @@ impl Options {
             cgroup: cgroup.into(),
             interfaces: Vec::new(),
             xdp: XdpMode::Native,
-            fast_path: true,
             more: Vec::new(),
             cleanup: true,
         }
@@ -238,7 +235,6 @@ impl Drop for Daemon {
 fn spawn(ns: &Netns, options: &Options, lines: &Arc<Mutex<Vec<String>>>) -> Result<Child, LabError> {
     let mut command = Command::new(&options.binary);
     command.arg("run").args(["--node-name", manifest::NODE, "--xdp", options.xdp.as_str()]);
-    command.args(["--fast-path", if options.fast_path { "on" } else { "off" }]);
     command.arg("--manifests").arg(&options.manifests);
     command.arg("--pin-dir").arg(&options.pins).arg("--cgroup").arg(&options.cgroup);
     for interface in &options.interfaces {
