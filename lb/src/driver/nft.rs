@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use process::Process;
 
-pub use ruleset::{FIRST_LABEL, Family, TABLE, counter};
+pub use ruleset::{Family, TABLE, counter};
 pub use watch::{Commit, Watch};
 
 /// What can go wrong.
@@ -215,7 +215,7 @@ impl Nft {
     }
 
     /// Adds elements, in one transaction. Those that exist with another backend get this one. Labels begin at
-    /// [`FIRST_LABEL`].
+    /// [`datapath::abi::Label::FIRST`].
     ///
     /// # Errors
     /// If there is no table, or no `nft`.

@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     time::Duration,
 };
 
-/// Ids from 1 up to a limit, the lowest free one first.
+/// Ids of a range, the lowest free one first.
 ///
 /// An id that was released is not given to another key before the quarantine has passed; to the same key it is.
 #[derive(Debug)]
@@ -24,13 +25,13 @@ pub struct Ids<K> {
 }
 
 impl<K: Ord + Clone> Ids<K> {
-    /// Ids greater than zero and less than `limit`.
+    /// Ids in a range.
     #[must_use]
-    pub fn new(limit: u32, quarantine: Duration) -> Self {
+    pub fn new(range: Range<u32>, quarantine: Duration) -> Self {
         Self {
             quarantine,
-            free: (limit > 1).then_some((1, limit)).into_iter().collect(),
-            available: limit.saturating_sub(1),
+            available: range.len() as u32,
+            free: (!range.is_empty()).then_some((range.start, range.end)).into_iter().collect(),
             by_key: BTreeMap::new(),
             by_id: BTreeMap::new(),
             free_at: BTreeMap::new(),
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn lowest_free_id_first_and_stable() {
-        let mut ids = Ids::new(100, QUARANTINE);
+        let mut ids = Ids::new(1..100, QUARANTINE);
         assert_eq!(ids.get_or_assign(&"a", at(0)), Some(1));
         assert_eq!(ids.get_or_assign(&"b", at(0)), Some(2));
         assert_eq!(ids.get_or_assign(&"a", at(9)), Some(1));
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn released_ids_rest_before_another_key_gets_them() {
-        let mut ids = Ids::new(100, QUARANTINE);
+        let mut ids = Ids::new(1..100, QUARANTINE);
         ids.get_or_assign(&"a", at(0));
         ids.release(1, at(10));
         assert_eq!(ids.wake_at(), Some(at(40)));
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_same_key_gets_its_id_back_from_quarantine() {
-        let mut ids = Ids::new(100, QUARANTINE);
+        let mut ids = Ids::new(1..100, QUARANTINE);
         ids.get_or_assign(&"a", at(0));
         ids.release(1, at(10));
         assert_eq!(ids.get_or_assign(&"a", at(20)), Some(1));
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn adopted_ids_are_not_given_away() {
-        let mut ids = Ids::new(u32::MAX, QUARANTINE);
+        let mut ids = Ids::new(1..u32::MAX, QUARANTINE);
         assert!(ids.adopt(2, "b"));
         assert!(ids.adopt(4_000_000_000, "far"));
         assert!(!ids.adopt(2, "other"), "the id has a key");
@@ -196,7 +197,7 @@ mod tests {
 
     #[test]
     fn reserved_ids_wait_for_a_key() {
-        let mut ids = Ids::new(10, QUARANTINE);
+        let mut ids = Ids::new(1..10, QUARANTINE);
         assert!(ids.reserve(1) && ids.reserve(1) && ids.is_reserved(1));
         assert_eq!(ids.get_or_assign(&"a", at(0)), Some(2));
         assert!(ids.adopt(1, "b"));
@@ -206,7 +207,7 @@ mod tests {
 
     #[test]
     fn all_ids_can_be_taken_and_come_back() {
-        let mut ids = Ids::new(5, Duration::ZERO);
+        let mut ids = Ids::new(1..5, Duration::ZERO);
         for round in 0..3 {
             let keys = [10, 20, 30, 40].map(|k| k + round);
             assert_eq!(ids.available(at(0)), 4);

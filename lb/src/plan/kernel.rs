@@ -9,7 +9,7 @@ pub use steps::BATCH;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use datapath::abi::{Addr, Backend, Frontend, FrontendKey};
+use datapath::abi::{Addr, Backend, Frontend, FrontendKey, Label};
 
 use self::references::{Counts, Idle};
 use super::{
@@ -91,9 +91,9 @@ impl Kernel {
     pub(super) fn new(backends: u32, services: u32, tables: u32) -> Self {
         Self {
             // A backend rests before it is deleted; then its id is free.
-            backend_ids: Ids::new(backends, Duration::ZERO),
-            service_ids: Ids::new(services, QUARANTINE),
-            table_ids: Ids::new(tables, QUARANTINE),
+            backend_ids: Ids::new(Label::FIRST..backends, Duration::ZERO),
+            service_ids: Ids::new(1..services, QUARANTINE),
+            table_ids: Ids::new(1..tables, QUARANTINE),
             translations: Table::default(),
             backends: Table::default(),
             services: Table::default(),

@@ -18,10 +18,6 @@ use datapath::abi::{Label, MASQUERADE_MARK};
 /// Family and name of the table, as nft wants them.
 pub const TABLE: &str = "inet portico";
 
-/// The least label that rules act upon. Less is a priority in its everyday sense (`TC_PRIO_MAX` is 15): over loopback
-/// a packet brings its socket's along, and a VLAN device derives one from the tag.
-pub const FIRST_LABEL: u32 = 16;
-
 /// Named counters of the table.
 pub mod counter {
     /// New flows refused with an ICMP error (label `REJECT`).
@@ -104,7 +100,7 @@ const CHAINS: [(&str, &str); 4] = [
 fn rules() -> String {
     use counter::{INVALID, MASQUERADED, PROBE_LOST, REFUSED, UNKNOWN_LABEL, WITHHELD};
     let (reject, withhold, probe) = (Label::REJECT, Label::DROP, Label::PROBE);
-    let labelled = format!("meta priority >= {}", Label(FIRST_LABEL));
+    let labelled = format!("meta priority >= {}", Label(Label::FIRST));
     let (bit, others) = (MASQUERADE_MARK, !MASQUERADE_MARK);
     let mut text = String::new();
     let mut rule = |chain: &str, rule: &str| {

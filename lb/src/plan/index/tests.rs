@@ -25,11 +25,11 @@ fn slice(slice: &str, service: &str) -> Slice {
 }
 
 fn sound<T>(object: T) -> Result<Converted<T>, String> {
-    Ok(Converted { object: Some(object), defects: Vec::new() })
+    Ok(Converted { object: Some(object), defects: Vec::new(), notes: Vec::new() })
 }
 
 fn defective<T>(object: Option<T>) -> Result<Converted<T>, String> {
-    Ok(Converted { object, defects: vec!["bad port".to_owned()] })
+    Ok(Converted { object, defects: vec!["bad port".to_owned()], notes: Vec::new() })
 }
 
 fn put(index: &mut Index, version: Result<Converted<Service>, String>) {
@@ -81,7 +81,10 @@ fn deletion_removes_the_version_in_force_and_the_listing() {
     let ways: [Event; 3] = [
         Event::Service(Change::Delete(name("web"))),
         Event::Service(Change::Reset(Vec::new())),
-        Event::Service(Change::Apply(name("web"), Ok(Converted { object: None, defects: Vec::new() }))),
+        Event::Service(Change::Apply(
+            name("web"),
+            Ok(Converted { object: None, defects: Vec::new(), notes: Vec::new() }),
+        )),
     ];
     for gone in ways {
         let mut index = Index::new();

@@ -214,7 +214,7 @@ impl Daemon {
 }
 
 pub(super) fn sound<T>(object: T) -> Result<Converted<T>, String> {
-    Ok(Converted { object: Some(object), defects: Vec::new() })
+    Ok(Converted { object: Some(object), defects: Vec::new(), notes: Vec::new() })
 }
 
 pub(super) fn name(name: &str) -> ObjectName {
