@@ -57,10 +57,13 @@ fn ladder(endpoints: &[Endpoint], at: Viewpoint<'_>) -> (Vec<u8>, Vec<u8>, bool)
     (numbers(cluster), numbers(local), has_any)
 }
 
+/// Name, endpoints as node and conditions, cluster list, local list, whether there is any.
+type Case = (&'static str, &'static [(&'static str, Conditions)], &'static [u8], &'static [u8], bool);
+
 #[test]
 fn ladder_of_conditions() {
     #[rustfmt::skip]
-    let cases: &[(&str, &[(&str, Conditions)], &[u8], &[u8], bool)] = &[
+    let cases: &[Case] = &[
         ("none",                        &[],                                                   &[],     &[],     false),
         ("ready ones, here and there",  &[(HERE, READY), (THERE, READY)],                      &[0, 1], &[0],    true),
         ("none ready here",             &[(HERE, STARTING), (THERE, READY)],                   &[1],    &[],     true),

@@ -96,7 +96,7 @@ impl Kernel {
                 self.services.wrote(*id, name.as_str().into());
             }),
             Step::PutTables(list) => {
-                list.iter().for_each(|(id, spec)| self.wrote_table(*id, &members(spec), now))
+                list.iter().for_each(|(id, spec)| self.wrote_table(*id, &members(spec), now));
             }
             Step::PutFrontends(list) => list.iter().for_each(|(key, f)| self.wrote_frontend(*key, f)),
             Step::PutNodeAddresses(list) => list.iter().for_each(|(addr, flags)| {

@@ -142,6 +142,8 @@ pub(super) struct Daemon {
     pub(super) kernel: FakeKernel,
     pub(super) facts: NodeFacts,
     pub(super) now: Duration,
+    /// When a table in the kernel last had a backend.
+    last_used: BTreeMap<u32, Duration>,
 }
 
 impl Daemon {
@@ -160,6 +162,7 @@ impl Daemon {
                 zone: None,
             },
             now: Duration::ZERO,
+            last_used: BTreeMap::new(),
         }
     }
 
@@ -177,11 +180,27 @@ impl Daemon {
     pub(super) fn flush(&mut self) -> Vec<Step> {
         let mut steps = Vec::new();
         while let Some(step) = self.planner.next(self.now) {
-            self.kernel.apply(&step);
+            self.perform(&step);
             self.planner.done(&step, self.now);
             steps.push(step);
         }
         steps
+    }
+
+    /// Performs a step, and sees to it that no backend goes before its quarantine has passed.
+    pub(super) fn perform(&mut self, step: &Step) {
+        let used = self.kernel.tables.values().flat_map(|spec| spec.backends());
+        self.last_used.extend(used.map(|(id, _)| (*id, self.now)));
+        let gone: Vec<u32> = match step {
+            Step::DeleteBackends(list) => list.clone(),
+            Step::DeleteTranslations(list) => list.iter().map(|(id, _)| *id).collect(),
+            _ => Vec::new(),
+        };
+        for id in gone {
+            let rested = self.last_used.get(&id).is_none_or(|used| *used + QUARANTINE <= self.now);
+            assert!(rested, "backend {id} goes too early");
+        }
+        self.kernel.apply(step);
     }
 
     /// As [`Self::flush`] after the end of the quarantines.

@@ -68,7 +68,7 @@ fn a_slice() -> impl Strategy<Value = Slice> {
 
 #[derive(Clone, Debug)]
 enum Action {
-    Event(Event),
+    Event(Box<Event>),
     /// Plans, and performs so many steps of which some fail: each for each that is `Some`, after so many items.
     Run(usize, Vec<Option<usize>>),
     /// Goes on where the last run stopped, without a new plan.
@@ -101,7 +101,7 @@ fn event() -> impl Strategy<Value = Event> {
 fn action() -> impl Strategy<Value = Action> {
     let failures = prop::collection::vec(prop::option::weighted(0.2, 0..3usize), 1..8);
     prop_oneof![
-        8 => event().prop_map(Action::Event),
+        8 => event().prop_map(|event| Action::Event(Box::new(event))),
         6 => (0..20usize, failures).prop_map(|(steps, failures)| Action::Run(steps, failures)),
         1 => Just(Action::Retry),
         1 => Just(Action::Restart),
@@ -114,7 +114,7 @@ fn action() -> impl Strategy<Value = Action> {
 impl Daemon {
     fn act(&mut self, action: Action) {
         match action {
-            Action::Event(event) => self.index.apply(event),
+            Action::Event(event) => self.index.apply(*event),
             Action::Run(steps, failures) => {
                 self.plan();
                 self.run(steps, &failures);
@@ -140,13 +140,13 @@ impl Daemon {
             let Some(step) = self.planner.next(self.now) else { break };
             match failure {
                 None => {
-                    self.kernel.apply(&step);
+                    self.perform(&step);
                     self.planner.done(&step, self.now);
                 }
                 Some(items) => {
                     let (some, _) = step.clone().split_at(*items);
                     if !some.is_empty() {
-                        self.kernel.apply(&some);
+                        self.perform(&some);
                     }
                     self.planner.failed(&step);
                 }

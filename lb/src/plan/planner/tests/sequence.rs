@@ -120,7 +120,7 @@ fn an_id_is_not_reused_while_its_table_could_not_be_replaced() {
         if matches!(step, Step::PutTables(_)) {
             daemon.planner.failed(&step);
         } else {
-            daemon.kernel.apply(&step);
+            daemon.perform(&step);
             daemon.planner.done(&step, daemon.now);
         }
     }
@@ -143,7 +143,7 @@ fn a_failure_holds_up_what_depends_on_it_and_nothing_else() {
         if matches!(step, Step::AddTranslations(_)) {
             daemon.planner.failed(&step);
         } else {
-            daemon.kernel.apply(&step);
+            daemon.perform(&step);
             daemon.planner.done(&step, daemon.now);
             done.push(step);
         }
