@@ -135,3 +135,53 @@ fn open(args: &AgentArgs) -> Result<Socket, FlowError> {
         SocketKind::UdpUnconnected => Socket::Udp(UdpFlow::unconnected(args.to, timeout)?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::{
+        super::{Netns, Server},
+        *,
+    };
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        agent: AgentArgs,
+    }
+
+    fn report(ns: &Netns, arguments: &[&str]) -> Report {
+        let args = Cli::try_parse_from([&["agent"], arguments].concat()).unwrap().agent;
+        let report = ns.run(|| ask(&args, &mut None)).unwrap();
+        report.unwrap_or_else(|e| Report { error: Some(describe(&e)), ..Report::default() })
+    }
+
+    #[test]
+    fn every_kind_of_socket_reports_what_it_sees() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let ns = Netns::new("agent").unwrap();
+        let _server = Server::start(&ns, "me", 8080).unwrap();
+        for to in ["127.0.0.1:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
+            let to_address: SocketAddr = to.parse().unwrap();
+            let source = to_address.ip().to_canonical();
+            for (socket, peer, from) in [
+                ("tcp", Some(to_address), None),
+                ("udp", Some(to_address), Some(to_address)),
+                ("udp-unconnected", None, Some(to_address)),
+            ] {
+                let report = report(&ns, &[socket, to]);
+                assert_eq!(report.backend.as_deref(), Some("me"), "{report:?}");
+                assert_eq!(report.seen_source.unwrap().ip(), source);
+                assert_eq!((report.peer, report.from), (peer, from));
+            }
+        }
+        for socket in ["tcp", "udp"] {
+            let refused = report(&ns, &[socket, "[::1]:9", "--timeout", "300"]);
+            assert_eq!(refused.error.as_deref(), Some("connection refused"));
+        }
+    }
+}

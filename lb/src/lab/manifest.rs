@@ -302,3 +302,64 @@ impl Manifests {
         fs::remove_file(&path).map_err(LabError::file("remove", path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::{
+        core::v1::{Node, Service as V1Service},
+        discovery::v1::EndpointSlice,
+    };
+
+    use super::*;
+
+    #[test]
+    fn objects_are_what_kubernetes_understands() {
+        let mut service = Service::full("web", 1, 80, 30080);
+        service.external_ips = addr::vip(9).both().to_vec();
+        service.source_ranges = vec!["198.51.100.0/24".to_owned()];
+        service.endpoints =
+            vec![Endpoint { addresses: addr::backend(1), node: "n".to_owned(), ready: false }];
+
+        let v1: V1Service = serde_json::from_value(service.service()).unwrap();
+        let spec = v1.spec.unwrap();
+        assert_eq!(spec.cluster_ips.unwrap(), ["192.0.2.1", "2001:db8:c1::1"]);
+        assert_eq!(spec.external_ips.unwrap(), ["203.0.113.9", "2001:db8:1b::9"]);
+        let ports = spec.ports.unwrap();
+        let ports: Vec<_> = ports.iter().map(|p| (p.protocol.as_deref(), p.port, p.node_port)).collect();
+        assert_eq!(ports, [(Some("TCP"), 80, Some(30080)), (Some("UDP"), 80, Some(30080))]);
+        let ingress = v1.status.unwrap().load_balancer.unwrap().ingress.unwrap();
+        assert_eq!(ingress.first().unwrap().ip.as_deref(), Some("203.0.113.1"));
+
+        for (family, kind, address) in
+            [(Family::V4, "IPv4", "198.18.1.2"), (Family::V6, "IPv6", "2001:db8:b:1::2")]
+        {
+            let slice: EndpointSlice = serde_json::from_value(service.slice(family)).unwrap();
+            assert_eq!(slice.address_type, kind);
+            let endpoint = slice.endpoints.first().unwrap();
+            assert_eq!(endpoint.addresses, [address]);
+            assert_eq!(endpoint.conditions.as_ref().unwrap().ready, Some(false));
+        }
+        let node: Node = serde_json::from_value(node()).unwrap();
+        assert_eq!(node.status.unwrap().addresses.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn files_replace_each_other_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let manifests = Manifests::new(directory.path());
+        let service = Service::full("web", 1, 80, 30080);
+        manifests.put_node().unwrap();
+        manifests.put(&service).unwrap();
+        let text = fs::read_to_string(directory.path().join("web.yaml")).unwrap();
+        assert_eq!(text.matches("\n---\n").count(), 2, "{text}");
+        let names = || {
+            let mut names: Vec<_> =
+                fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(), ["node.yaml", "web.yaml"]);
+        manifests.remove("web").unwrap();
+        assert_eq!(names(), ["node.yaml"]);
+    }
+}

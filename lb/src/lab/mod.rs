@@ -17,8 +17,9 @@
 //!                                 +-----------+  [`Cgroup`] in the gateway ns, are in the hooked cgroup
 //! ```
 //!
-//! Every namespace but the gateway's has its default route through the gateway. All addresses come from the ranges
-//! for documentation and benchmarks ([`addr`]); service addresses are assigned to no interface anywhere.
+//! Every namespace has its default route through the gateway, and the gateway through the client. All addresses come
+//! from the ranges for documentation and benchmarks ([`addr`]); service addresses are assigned to no interface
+//! anywhere.
 //!
 //! Packets of the local stack cross a veth without checksums and in frames larger than the MTU; native XDP would
 //! forward both broken, and no physical NIC delivers either. So the outer ends do checksums and segmentation
@@ -32,7 +33,7 @@ pub mod addr;
 pub mod agent;
 mod cgroup;
 pub mod client;
-pub mod command;
+mod command;
 mod daemon;
 mod error;
 mod http;
@@ -50,7 +51,7 @@ mod tests;
 
 pub use cgroup::Cgroup;
 pub use client::Client;
-pub use command::Output;
+pub use command::{Output, output};
 pub use daemon::{Daemon, Options, XdpMode};
 pub use error::LabError;
 pub use netns::{Netns, Spawned};

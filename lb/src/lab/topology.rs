@@ -60,6 +60,10 @@ impl Builder {
         gateway.sysctl("ipv6/conf/all/forwarding", "1")?;
 
         let client = Netns::new("client")?;
+        // What the gateway does not serve comes back by its default route; a host would be told to send it there.
+        for scope in ["ipv4/conf/all", "ipv4/conf/default", "ipv6/conf/all", "ipv6/conf/default"] {
+            client.sysctl(&format!("{scope}/accept_redirects"), "0")?;
+        }
         join(&gateway, OUTER, &client)?;
         if self.vlan {
             let vlan = format!(
@@ -70,6 +74,11 @@ impl Builder {
         }
         let outer = if self.vlan { OUTER_VLAN } else { OUTER };
         assign(&gateway, outer, addr::GATEWAY, &client, outer, addr::CLIENT)?;
+        // Upwards, as every gateway has one. Without a route that covers the VIPs the kernel does not send ICMPv6
+        // errors about replies to backends: it routes them anew by the original destination (nf_ip6_route_me_harder).
+        for via in addr::CLIENT.both() {
+            gateway.ip(&format!("route add default via {via}\n"))?;
+        }
 
         let pod = Netns::new("pod")?;
         join(&gateway, POD_LEG, &pod)?;

@@ -73,7 +73,7 @@ fn ip(from: IpAddr, to: IpAddr, id: u16, offset: u16, more: bool, chunk: &[u8]) 
             packet.extend_from_slice(&[0x45, 0]);
             packet.extend_from_slice(&length.to_be_bytes());
             packet.extend_from_slice(&id.to_be_bytes());
-            packet.extend_from_slice(&(flags | offset / 8).to_be_bytes());
+            packet.extend_from_slice(&(flags | (offset / 8)).to_be_bytes());
             // The checksum stays 0: the kernel computes it for raw sockets, see raw(7).
             packet.extend_from_slice(&[HOP_LIMIT, UDP, 0, 0]);
             packet.extend_from_slice(&from.octets());
