@@ -194,7 +194,7 @@ impl Daemon {
         let mut due = None;
         info!(node = self.options.node_name, pins = %self.pins.name().display(), "running");
         loop {
-            let wake = self.reconciler.wake_in();
+            let wake = self.reconciler.wake_in().filter(|_| self.synced);
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -211,7 +211,8 @@ impl Daemon {
                     self.sync();
                 }
                 () = async { match wake { Some(wait) => sleep(wait).await, None => pending().await } } => {
-                    self.reconciler.resume();
+                    let facts = self.facts();
+                    self.reconciler.resume(&self.index, &facts);
                 }
                 changed = link_watch.changed() => {
                     changed?;

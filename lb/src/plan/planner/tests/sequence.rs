@@ -243,7 +243,10 @@ fn only_the_view_of_the_node_makes_all_services_be_planned_anew() {
 #[test]
 fn what_there_is_no_room_for_is_rejected_and_others_go_on() {
     let cases = [
-        (Limits { backends: 4, ..Limits::default() }, "no room for 1 more backends, there is room for 0"),
+        (
+            Limits { backends: abi::Label::FIRST + 3, ..Limits::default() },
+            "no room for 1 more backends, there is room for 0",
+        ),
         (Limits { frontends: 3, ..Limits::default() }, "no room for 2 more frontends, there is room for 1"),
         (
             Limits { services: 2, ..Limits::default() },
