@@ -178,7 +178,7 @@ impl Daemon {
         let mut source = tokio::spawn(follow(self.options.clone(), sender));
         let (mut requests, _status) = status::serve(&self.pins)?;
         if let Some(address) = self.options.metrics {
-            metrics::serve(address, requests.sender()).await?;
+            tokio::spawn(metrics::serve(address, requests.sender()));
         }
         let mut link_watch = Links::watch()?;
         let mut nft_watch = self.reconciler.kernel().nft.watch()?;
