@@ -1,12 +1,16 @@
 //! Portico's daemon and command line.
 //!
 //! State flows one way: [`source`] watches objects, [`convert`] turns them into [`model`] types or rejects them,
-//! [`plan`] computes what the kernel should hold and in which order to change it, and [`driver`] writes it.
+//! [`plan`] computes what the kernel should hold and in which order to change it, [`driver`] writes it, and [`reconcile`]
+//! joins the two; [`daemon`] is the loop around all this, [`cli`] what the user sees.
 //! `model` and `plan` are pure: no IO, no clock, no Kubernetes types.
 
+pub mod cli;
 pub mod convert;
+pub mod daemon;
 pub mod driver;
 pub mod lab;
 pub mod model;
 pub mod plan;
+pub mod reconcile;
 pub mod source;

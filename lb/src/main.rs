@@ -1,2 +1,10 @@
 //! The `portico` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use portico::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

@@ -168,6 +168,13 @@ fn tcx_pin(pins: &PinDir, interface: &str) -> PathBuf {
     pins.links().join(format!("tcx-{interface}"))
 }
 
+/// What attaching the classifier took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcAttached {
+    /// The interface had no clsact qdisc and has one now.
+    pub new_qdisc: bool,
+}
+
 /// Attaches the classifier to the ingress of an interface.
 ///
 /// # Errors
@@ -180,7 +187,7 @@ pub fn tc(
     index: u32,
     ethernet: bool,
     mode: TcMode,
-) -> Result<(), Error> {
+) -> Result<TcAttached, Error> {
     let name = TC_PROGRAMS[usize::from(!ethernet)];
     let program = objects.tc(name)?;
     let attach = |source| Error::Attach { program: name, target: interface.to_owned(), source };
@@ -188,7 +195,7 @@ pub fn tc(
         TcMode::Tcx => {
             let pin = tcx_pin(pins, interface);
             if replace(&pin, program.fd().map_err(attach)?, Some(index))? {
-                return Ok(());
+                return Ok(TcAttached::default());
             }
             let options = TcAttachOptions::TcxOrder(Default::default());
             let link = program
@@ -196,7 +203,7 @@ pub fn tc(
                 .and_then(|id| program.take_link(id))
                 .and_then(|link| FdLink::try_from(link).map_err(|_| not_pinnable()))
                 .map_err(attach)?;
-            pin_link(link, pin)
+            pin_link(link, pin).map(|()| TcAttached::default())
         }
         TcMode::Clsact => clsact(program, interface).map_err(attach),
     }
@@ -211,9 +218,9 @@ fn clsact_link(interface: &str) -> Result<SchedClassifierLink, ProgramError> {
         .map_err(ProgramError::IOError)
 }
 
-fn clsact(program: &mut SchedClassifier, interface: &str) -> Result<(), ProgramError> {
-    // Fails where the qdisc is there already; the attachment below tells whether it is.
-    let _ = qdisc_add_clsact(interface);
+fn clsact(program: &mut SchedClassifier, interface: &str) -> Result<TcAttached, ProgramError> {
+    // Fails where the qdisc is there already; if it failed for another reason, the attachment below fails as well.
+    let new_qdisc = qdisc_add_clsact(interface).is_ok();
     let replaced = clsact_link(interface).and_then(|link| program.attach_to_link(link));
     let id = replaced.or_else(|_| {
         let options = NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE, classid: None };
@@ -221,7 +228,7 @@ fn clsact(program: &mut SchedClassifier, interface: &str) -> Result<(), ProgramE
     })?;
     // Dropping the link would remove the filter, which shall outlive this process.
     std::mem::forget(program.take_link(id)?);
-    Ok(())
+    Ok(TcAttached { new_qdisc })
 }
 
 /// Detaches the classifier from an interface.
@@ -252,7 +259,8 @@ pub fn sockets(objects: &mut Objects, pins: &PinDir, cgroup: &fs::File) -> Resul
             continue;
         }
         let link = program
-            .attach(cgroup, CgroupAttachMode::AllowMultiple)
+            // A link takes no flags: it always allows others beside it.
+            .attach(cgroup, CgroupAttachMode::Single)
             .and_then(|id| program.take_link(id))
             .and_then(|link| FdLink::try_from(link).map_err(|_| not_pinnable()))
             .map_err(attach)?;

@@ -1,10 +1,15 @@
-//! The kernel's surfaces, one thin driver each. They do what they are told and decide nothing.
+//! The kernel's surfaces, one thin driver each. They do what they are told and decide nothing. Each works in the
+//! network namespace of the thread that calls it.
 
 pub mod attach;
 pub mod cgroup;
+pub mod conntrack;
 mod host;
+pub mod link;
 pub mod maps;
+pub mod nft;
 pub mod objects;
 pub mod pins;
+pub mod probe;
 mod sys;
 pub mod sysctl;

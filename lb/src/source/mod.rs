@@ -3,10 +3,16 @@
 //! A source sends [`Event`]s in the order it saw them. Deletions get lost when a watch breaks, so every source begins,
 //! and begins again after a break, with a [`Change::Reset`] for each kind: the whole set, replacing what was known.
 
+pub mod kubernetes;
+pub mod manifests;
+
 use crate::{
     convert::Converted,
     model::{Node, ObjectName, Service, Slice},
 };
+
+/// An object as it was understood. `Err`: nothing of it can be understood, and why.
+pub type Outcome<T> = Result<Converted<T>, String>;
 
 /// What a source tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,10 +36,10 @@ pub enum Event {
 /// A change to the objects of a kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change<T> {
-    /// Added or updated. `Err`: nothing of it can be understood, and why.
-    Apply(ObjectName, Result<Converted<T>, String>),
+    /// Added or updated.
+    Apply(ObjectName, Outcome<T>),
     /// Gone.
     Delete(ObjectName),
     /// These are all there are.
-    Reset(Vec<(ObjectName, Result<Converted<T>, String>)>),
+    Reset(Vec<(ObjectName, Outcome<T>)>),
 }

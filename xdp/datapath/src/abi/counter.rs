@@ -27,7 +27,8 @@ impl Hook {
 
 macro_rules! counters {
     ($($(#[doc = $help:literal])+ $variant:ident = $name:literal,)+) => {
-        /// Why a program did what it did. Each verdict is counted under exactly one.
+        /// Why a program did what it did. Each verdict is counted under exactly one; `NoMetadata`, `Reveal` and `NoRoom`
+        /// are no verdicts and are counted besides.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Counter {

@@ -1,0 +1,96 @@
+//! The command line.
+
+mod cleanup;
+mod demo;
+mod doctor;
+mod get;
+mod output;
+mod run;
+mod status;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{driver::pins, lab};
+
+/// An edge load balancer that implements Kubernetes Services with XDP, tc and the kernel's own conntrack.
+#[derive(Debug, Parser)]
+#[command(name = "portico", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground; it logs to stderr
+    Run(run::Run),
+    /// Show what runs where and why, and what is not served; works while the daemon is down
+    Status(status::Status),
+    /// List what the data path holds; works while the daemon is down
+    Get(get::Get),
+    /// Check what this machine has of what Portico needs
+    Doctor(doctor::Doctor),
+    /// Detach and remove everything that Portico has set up in this network namespace
+    Cleanup(cleanup::Cleanup),
+    /// Try it out: a lab in network namespaces, with real connections through the real data path
+    Demo(demo::Demo),
+    #[command(hide = true)]
+    LabAgent(lab::agent::AgentArgs),
+}
+
+#[derive(Debug, Args)]
+struct PinDirArg {
+    /// Where state is pinned; each instance on a host has its own
+    #[arg(long, value_name = "PATH", default_value = pins::DEFAULT)]
+    pin_dir: PathBuf,
+}
+
+impl Cli {
+    /// Runs the command, prints what went wrong, and returns the exit code: 0 good, 1 failure, 2 usage (by clap).
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let outcome = match self.command {
+            Command::Run(command) => command.run(),
+            Command::Status(command) => command.run(),
+            Command::Get(command) => command.run(),
+            Command::Doctor(command) => command.run(),
+            Command::Cleanup(command) => command.run(),
+            Command::Demo(command) => command.run(),
+            Command::LabAgent(args) => return lab::agent::main(&args),
+        };
+        match outcome {
+            Ok(code) => code,
+            Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("portico: {}", describe(&error));
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// An error with its sources on one line, each said once.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for part in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = part;
+        } else if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+    }
+    text
+}
+
+/// Whoever read our output has had enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
+}
+
+/// An async runtime for a command that needs one.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}

@@ -1,0 +1,98 @@
+use std::{
+    io::{self, IsTerminal as _},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::{PinDirArg, runtime};
+use crate::daemon::{self, NodePortAddresses, Options, Source, XdpChoice};
+
+/// Objects come from the Kubernetes API server, or from a directory with manifests.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// Kubeconfig file; without it $KUBECONFIG, ~/.kube/config, or the pod's service account
+    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
+    kubeconfig: Option<PathBuf>,
+    /// Read Services, EndpointSlices and Nodes from the YAML and JSON files in this directory, and follow changes
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// This node's name in `nodeName` of endpoints [default: the host name]
+    #[arg(long, value_name = "NAME", alias = "hostname-override")]
+    node_name: Option<String>,
+    /// Interface that receives packets for Services; may be given more than once
+    /// [default: those with a default route, or else all that are up]
+    #[arg(long = "interface", value_name = "IF")]
+    interfaces: Vec<String>,
+    /// How XDP runs; where it does not, tc gives the same behaviour
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    xdp: XdpChoice,
+    /// Translate the sockets of this cgroup only [default: the root of cgroup v2]
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<PathBuf>,
+    #[command(flatten)]
+    pin_dir: PinDirArg,
+    /// Where NodePorts are served: CIDRs, or "primary" for the addresses of the Node object
+    #[arg(long, value_name = "CIDRS", default_value = "primary")]
+    nodeport_addresses: NodePortAddresses,
+    /// Where /metrics is served; "off" for nowhere
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10249", value_parser = parse_address)]
+    metrics_bind_address: Address,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Address(Option<SocketAddr>);
+
+fn parse_address(text: &str) -> Result<Address, String> {
+    match text {
+        "off" => Ok(Address(None)),
+        text => text
+            .parse()
+            .map(|address| Address(Some(address)))
+            .map_err(|_| format!("{text:?} is neither an address with a port nor \"off\"")),
+    }
+}
+
+impl Run {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .with_target(false)
+            .init();
+        if !nix::unistd::geteuid().is_root() {
+            bail!("portico run needs root: it loads eBPF programs and writes nftables rules");
+        }
+        runtime()?.block_on(daemon::run(self.options()?))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn options(self) -> anyhow::Result<Options> {
+        let node_name = match self.node_name {
+            Some(name) => name,
+            None => nix::unistd::gethostname()
+                .context("cannot read the host name; give --node-name")?
+                .to_string_lossy()
+                .to_lowercase(),
+        };
+        Ok(Options {
+            source: match self.manifests {
+                Some(dir) => Source::Manifests(dir),
+                None => Source::Kubernetes(self.kubeconfig),
+            },
+            node_name,
+            interfaces: self.interfaces,
+            xdp: self.xdp,
+            cgroup: self.cgroup,
+            pin_dir: self.pin_dir.pin_dir,
+            node_port_addresses: self.nodeport_addresses,
+            metrics: self.metrics_bind_address.0,
+        })
+    }
+}

@@ -1,0 +1,186 @@
+use std::{io::Write as _, process::ExitCode};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    PinDirArg,
+    output::{Format, json, table},
+};
+use crate::{
+    daemon::{self, Report, Trouble},
+    driver::{attach, maps::Maps, nft::Nft, pins::PinDir},
+    reconcile::chain,
+};
+
+/// Exits with 0 if the state could be told, good or bad; --check tells by the exit code.
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    pin_dir: PinDirArg,
+    /// Format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Exit with 1 unless the daemon runs and the kernel holds what the objects ask for
+    #[arg(long)]
+    check: bool,
+}
+
+/// What is there, with and without a daemon.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct State {
+    running: bool,
+    synced: bool,
+    data_path: Option<DataPath>,
+    #[serde(flatten)]
+    report: Option<Report>,
+}
+
+/// What the pins and the nft table say.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DataPath {
+    pin_dir: String,
+    xdp: Vec<String>,
+    tcx: Vec<String>,
+    socket_hooks: usize,
+    frontends: usize,
+    backends: usize,
+    nft_table: String,
+    other_namespace: bool,
+}
+
+impl Status {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let pin_dir = &self.pin_dir.pin_dir;
+        let report = daemon::query(pin_dir)?;
+        let data_path = match PinDir::find(pin_dir).filter(PinDir::exists) {
+            Some(pins) => Some(DataPath::read(&pins)?),
+            None => None,
+        };
+        let synced = report.as_ref().is_some_and(|report| report.synced);
+        let state = State { running: report.is_some(), synced, data_path, report };
+        match self.output {
+            Format::Json => json(&state)?,
+            Format::Table => state.print(pin_dir)?,
+        }
+        Ok(if self.check && !synced { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+impl DataPath {
+    fn read(pins: &PinDir) -> anyhow::Result<Self> {
+        let attached = attach::attached(pins)?;
+        let maps = Maps::exist(pins).then(|| Maps::open(pins)).transpose()?;
+        let (frontends, backends, other_namespace) = match &maps {
+            Some(maps) => {
+                (maps.frontends.load()?.len(), maps.backends.load()?.len(), daemon::describe(maps)?.is_some())
+            }
+            None => (0, 0, false),
+        };
+        let nft_table = match Nft::new().present() {
+            _ if other_namespace => "in another network namespace".to_owned(),
+            Ok(true) => "present".to_owned(),
+            Ok(false) => "missing or changed".to_owned(),
+            Err(error) => format!("unknown: {}", chain(&error)),
+        };
+        Ok(Self {
+            pin_dir: pins.name().display().to_string(),
+            xdp: attached.xdp.iter().map(|(interface, mode)| format!("{interface} ({mode})")).collect(),
+            tcx: attached.tcx,
+            socket_hooks: attached.sockets.len(),
+            frontends,
+            backends,
+            nft_table,
+            other_namespace,
+        })
+    }
+}
+
+impl State {
+    fn print(&self, pin_dir: &std::path::Path) -> anyhow::Result<()> {
+        let mut rows: Vec<Vec<String>> = Vec::new();
+        let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
+        match &self.report {
+            Some(report) => describe(report, &mut row),
+            None => row("daemon", "not running".to_owned()),
+        }
+        match &self.data_path {
+            Some(path) => {
+                row(
+                    "data path",
+                    format!(
+                        "{} frontends, {} backends, pinned in {}",
+                        path.frontends, path.backends, path.pin_dir
+                    ),
+                );
+                row("nft table", path.nft_table.clone());
+                if self.report.is_none() {
+                    row("xdp", path.xdp.join(", "));
+                    row("tcx", path.tcx.join(", "));
+                    row("socket hooks", path.socket_hooks.to_string());
+                }
+            }
+            None => row("data path", format!("nothing is pinned in {}", pin_dir.display())),
+        }
+        let mut out = std::io::stdout().lock();
+        for row in rows {
+            if let [name, value] = row.as_slice() {
+                writeln!(out, "{name:<14} {value}")?;
+            }
+        }
+        if let Some(report) = &self.report {
+            for (title, list) in [("not served", &report.rejected), ("served, but", &report.notes)] {
+                print_troubles(&mut out, title, list)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn print_troubles(out: &mut impl std::io::Write, title: &str, list: &[Trouble]) -> std::io::Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    let rows = list.iter().map(|t| vec![t.kind.clone(), t.object.clone(), t.reason.clone()]).collect();
+    writeln!(out, "\n{title}:\n{}", table(&["kind", "object", "reason"], rows))
+}
+
+fn describe(report: &Report, row: &mut impl FnMut(&str, String)) {
+    row(
+        "daemon",
+        format!(
+            "running for {} s as process {}, version {}",
+            report.uptime_seconds, report.pid, report.version
+        ),
+    );
+    row("node", report.node.clone());
+    row("source", report.source.clone());
+    let sync = match (&report.error, report.synced) {
+        (Some(error), _) => format!("failing: {error}"),
+        (None, true) => format!(
+            "yes, {} entries in {} rounds, the latest took {:.1} ms",
+            report.entries, report.rounds, report.latest_round_milliseconds
+        ),
+        (None, false) => "waiting for the first list of every kind of object".to_owned(),
+    };
+    row("in sync", sync);
+    row("services", format!("{} ports, {} frontends", report.services, report.frontends));
+    for interface in &report.interfaces {
+        row("interface", format!("{}: tc {}, xdp {}", interface.name, interface.tc, interface.xdp));
+    }
+    row("cgroup", report.cgroup.clone());
+    let translation = &report.translation;
+    row(
+        "translation",
+        format!(
+            "IPv4 {}, IPv6 {}, table mended {} times",
+            translation.ipv4, translation.ipv6, translation.repairs
+        ),
+    );
+    row("node ports on", report.node_port_addresses.join(", "));
+    for sysctl in &report.sysctls {
+        row("sysctl", format!("{} = {}: {}", sysctl.name, sysctl.value, sysctl.reason));
+    }
+}

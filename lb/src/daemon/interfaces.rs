@@ -1,0 +1,290 @@
+//! Which program runs on which interface, and keeping it so as interfaces come and go.
+
+use std::{collections::BTreeMap, fmt};
+
+use anyhow::{Context as _, bail};
+use tracing::{info, warn};
+
+use super::report::{InterfaceReport, XdpReport};
+use crate::{
+    driver::{
+        attach::{self, TcMode, XdpMode},
+        link::{Interface, Layer, Snapshot},
+        objects::Objects,
+        pins::PinDir,
+    },
+    reconcile::chain,
+};
+
+/// How XDP is to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum XdpChoice {
+    /// In the driver; where it cannot, in the stack; where that fails too, not at all.
+    #[default]
+    Auto,
+    /// In the driver or fail.
+    Native,
+    /// In the stack or fail.
+    Generic,
+    /// Not at all; tc decides.
+    Off,
+}
+
+impl fmt::Display for XdpChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// The interfaces that packets for frontends arrive on.
+#[derive(Debug)]
+pub(super) struct Interfaces {
+    /// As named by the user; empty: chosen by what the namespace has.
+    named: Vec<String>,
+    xdp: XdpChoice,
+    attached: BTreeMap<String, Attached>,
+    new_qdiscs: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Attached {
+    index: u32,
+    tc: TcMode,
+    xdp: XdpReport,
+}
+
+impl Interfaces {
+    /// Checks the names.
+    pub(super) fn new(named: &[String], xdp: XdpChoice, snapshot: &Snapshot) -> anyhow::Result<Self> {
+        for name in named {
+            if find(snapshot, name).is_none() {
+                bail!("there is no interface {name}");
+            }
+        }
+        Ok(Self { named: named.to_owned(), xdp, attached: BTreeMap::new(), new_qdiscs: Vec::new() })
+    }
+
+    /// Attaches to what is there and not attached yet, and forgets what is gone. With `strict` the first failure ends
+    /// it; otherwise each is logged and the rest goes on.
+    pub(super) fn attach(
+        &mut self,
+        objects: &mut Objects,
+        pins: &PinDir,
+        snapshot: &Snapshot,
+        strict: bool,
+    ) -> anyhow::Result<()> {
+        let wanted: Vec<Interface> = self.wanted(snapshot).into_iter().cloned().collect();
+        for interface in &wanted {
+            if self.attached.get(&interface.name).is_some_and(|known| known.index == interface.index) {
+                continue;
+            }
+            match self.attach_one(objects, pins, snapshot, interface) {
+                Ok(attached) => {
+                    let Attached { tc, xdp, .. } = &attached;
+                    info!(interface = interface.name, %tc, %xdp, "attached");
+                    self.attached.insert(interface.name.clone(), attached);
+                }
+                Err(error) if strict => return Err(error),
+                Err(error) => {
+                    warn!(interface = interface.name, reason = format!("{error:#}"), "cannot attach");
+                }
+            }
+        }
+        self.detach_others(pins, &wanted)
+    }
+
+    /// The qdiscs made since this was last asked.
+    pub(super) fn take_new_qdiscs(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.new_qdiscs)
+    }
+
+    pub(super) fn report(&self) -> Vec<InterfaceReport> {
+        let report = |(name, attached): (&String, &Attached)| InterfaceReport {
+            name: name.clone(),
+            tc: attached.tc.to_string(),
+            xdp: attached.xdp.clone(),
+        };
+        self.attached.iter().map(report).collect()
+    }
+
+    fn wanted<'a>(&self, snapshot: &'a Snapshot) -> Vec<&'a Interface> {
+        if !self.named.is_empty() {
+            return self.named.iter().filter_map(|name| find(snapshot, name)).collect();
+        }
+        let real = |interface: &&Interface| interface.up && interface.layer != Layer::Loopback;
+        let all = || snapshot.interfaces.iter().filter(real);
+        let defaults: Vec<&Interface> = all()
+            .filter(|interface| {
+                snapshot.default_v4.contains(&interface.index)
+                    || snapshot.default_v6.contains(&interface.index)
+            })
+            .collect();
+        if defaults.is_empty() { all().collect() } else { defaults }
+    }
+
+    fn attach_one(
+        &mut self,
+        objects: &mut Objects,
+        pins: &PinDir,
+        snapshot: &Snapshot,
+        interface: &Interface,
+    ) -> anyhow::Result<Attached> {
+        let ethernet = match interface.layer {
+            Layer::Ethernet | Layer::Loopback => true,
+            Layer::None => false,
+            Layer::Other(kind) => {
+                bail!("interface {} has a link layer that is not known here (type {kind})", interface.name)
+            }
+        };
+        let mut tc = |mode| attach::tc(objects, pins, &interface.name, interface.index, ethernet, mode);
+        let mode = match tc(TcMode::Tcx) {
+            Ok(_) => TcMode::Tcx,
+            Err(refused) => {
+                let added = tc(TcMode::Clsact).with_context(|| format!("TCX: {}", chain(&refused)))?;
+                self.new_qdiscs.extend(added.new_qdisc.then(|| interface.name.clone()));
+                TcMode::Clsact
+            }
+        };
+        let xdp = self.attach_xdp(objects, pins, base(snapshot, interface), ethernet)?;
+        Ok(Attached { index: interface.index, tc: mode, xdp })
+    }
+
+    fn attach_xdp(
+        &self,
+        objects: &mut Objects,
+        pins: &PinDir,
+        device: &Interface,
+        ethernet: bool,
+    ) -> anyhow::Result<XdpReport> {
+        let off = |reason: String| XdpReport { device: device.name.clone(), mode: "off".to_owned(), reason };
+        let choices: &[XdpMode] = match self.xdp {
+            XdpChoice::Off => {
+                attach::detach_xdp(pins, &device.name)?;
+                return Ok(off("switched off".to_owned()));
+            }
+            _ if !ethernet => return Ok(off("no Ethernet header to parse".to_owned())),
+            XdpChoice::Auto => &[XdpMode::Native, XdpMode::Generic],
+            XdpChoice::Native => &[XdpMode::Native],
+            XdpChoice::Generic => &[XdpMode::Generic],
+        };
+        let mut reasons = Vec::new();
+        for mode in choices {
+            match attach::xdp(objects, pins, &device.name, device.index, *mode) {
+                Ok(()) => {
+                    let reason = reasons.join("; ");
+                    return Ok(XdpReport { device: device.name.clone(), mode: mode.to_string(), reason });
+                }
+                Err(error) if self.xdp == XdpChoice::Auto => {
+                    reasons.push(format!("{mode}: {}", chain(&error)))
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(off(reasons.join("; ")))
+    }
+
+    /// Detaches from interfaces of a former configuration, and removes the pins of interfaces that are gone.
+    fn detach_others(&mut self, pins: &PinDir, wanted: &[Interface]) -> anyhow::Result<()> {
+        self.attached.retain(|name, _| wanted.iter().any(|interface| interface.name == *name));
+        let found = attach::attached(pins)?;
+        for name in found.tcx.iter().filter(|name| !self.attached.contains_key(*name)) {
+            attach::detach_tc(pins, name)?;
+        }
+        for (name, _) in &found.xdp {
+            if !self.attached.values().any(|attached| attached.xdp.device == *name) {
+                attach::detach_xdp(pins, name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Interface> {
+    snapshot.interfaces.iter().find(|interface| interface.name == name)
+}
+
+/// The device that receives for an interface: tc belongs on the VLAN device that routes, because it would overwrite the
+/// label, and XDP on the device beneath, which it runs fastest on.
+fn base<'a>(snapshot: &'a Snapshot, interface: &'a Interface) -> &'a Interface {
+    let below = |interface: &&'a Interface| {
+        let lower = interface.lower.filter(|_| interface.kind.as_deref() == Some("vlan"))?;
+        snapshot.interfaces.iter().find(|candidate| candidate.index == lower)
+    };
+    std::iter::successors(Some(interface), below).last().unwrap_or(interface)
+}
+
+/// Detaches everything that is attached to interfaces.
+///
+/// # Errors
+///
+/// A pin cannot be removed.
+pub fn detach_all(pins: &PinDir, snapshot: &Snapshot) -> Result<(), attach::Error> {
+    for interface in &snapshot.interfaces {
+        attach::detach_tc(pins, &interface.name)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(index: u32, name: &str, kind: Option<&str>, lower: Option<u32>) -> Interface {
+        Interface {
+            index,
+            name: name.to_owned(),
+            kind: kind.map(str::to_owned),
+            lower,
+            controller: None,
+            up: true,
+            mtu: 1500,
+            layer: Layer::Ethernet,
+            addresses: Vec::new(),
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            interfaces: vec![
+                Interface { layer: Layer::Loopback, ..interface(1, "lo", None, None) },
+                interface(2, "eth0", None, None),
+                interface(3, "eth0.5", Some("vlan"), Some(2)),
+                interface(4, "eth0.5.6", Some("vlan"), Some(3)),
+                Interface { up: false, ..interface(5, "eth1", None, None) },
+            ],
+            ..Snapshot::default()
+        }
+    }
+
+    fn names(interfaces: &[&Interface]) -> Vec<String> {
+        interfaces.iter().map(|interface| interface.name.clone()).collect()
+    }
+
+    #[test]
+    fn xdp_goes_beneath_vlan_devices() {
+        let snapshot = snapshot();
+        let base_of = |name| find(&snapshot, name).map(|i| base(&snapshot, i).name.clone());
+        assert_eq!(base_of("eth0.5.6").as_deref(), Some("eth0"));
+        assert_eq!(base_of("eth0").as_deref(), Some("eth0"));
+    }
+
+    #[test]
+    fn unnamed_interfaces_are_those_with_a_default_route_or_all_that_are_up() {
+        let mut snapshot = snapshot();
+        let chosen = Interfaces::new(&[], XdpChoice::Auto, &snapshot).unwrap();
+        assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0", "eth0.5", "eth0.5.6"]);
+        snapshot.default_v6.insert(3);
+        assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0.5"]);
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_is_an_error() {
+        let error = Interfaces::new(&["eth7".to_owned()], XdpChoice::Auto, &snapshot()).unwrap_err();
+        assert_eq!(error.to_string(), "there is no interface eth7");
+    }
+}

@@ -1,0 +1,122 @@
+//! What `portico status` shows.
+
+use serde::{Deserialize, Serialize};
+
+use super::settings::SysctlReport;
+
+/// The daemon's view of itself, and of what it set up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Version of the program.
+    pub version: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Node name.
+    pub node: String,
+    /// Where objects come from.
+    pub source: String,
+    /// Seconds since the daemon started.
+    pub uptime_seconds: u64,
+    /// Every kind of object was listed, and the kernel holds what they ask for.
+    pub synced: bool,
+    /// Entries of the kernel that are not as they should be.
+    pub pending: usize,
+    /// Rounds of writes.
+    pub rounds: u64,
+    /// Entries written or deleted in all rounds.
+    pub entries: u64,
+    /// Duration of the latest round in milliseconds.
+    pub latest_round_milliseconds: f64,
+    /// Why the latest round was not completed.
+    pub error: Option<String>,
+    /// Service ports, with what they have.
+    pub services: usize,
+    /// Frontends.
+    pub frontends: usize,
+    /// Interfaces and what runs on them.
+    pub interfaces: Vec<InterfaceReport>,
+    /// The cgroup whose sockets are translated.
+    pub cgroup: String,
+    /// Translation by the kernel.
+    pub translation: Translations,
+    /// Addresses that serve `NodePorts`.
+    pub node_port_addresses: Vec<String>,
+    /// Kernel settings.
+    pub sysctls: Vec<SysctlReport>,
+    /// Verdicts of the programs.
+    pub counters: Vec<CounterReport>,
+    /// What is not served, and why.
+    pub rejected: Vec<Trouble>,
+    /// What is served, but not entirely as written.
+    pub notes: Vec<Trouble>,
+}
+
+/// An interface that packets arrive on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceReport {
+    /// Name.
+    pub name: String,
+    /// `tcx` or `clsact`.
+    pub tc: String,
+    /// XDP.
+    pub xdp: XdpReport,
+}
+
+/// XDP of an interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XdpReport {
+    /// The device it runs on, which is the one beneath for a VLAN.
+    pub device: String,
+    /// `native`, `generic` or `off`.
+    pub mode: String,
+    /// Why not a better one; may be empty.
+    pub reason: String,
+}
+
+impl std::fmt::Display for XdpReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} on {}", self.mode, self.device)?;
+        if self.reason.is_empty() { Ok(()) } else { write!(f, " ({})", self.reason) }
+    }
+}
+
+/// How often a program gave a verdict for a reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterReport {
+    /// `xdp`, `tc` or `socket`.
+    pub hook: String,
+    /// Name of the reason.
+    pub reason: String,
+    /// Packets, or calls for `socket`.
+    pub count: u64,
+}
+
+/// Whether the kernel translates labels, per family, by the latest probe.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Translations {
+    /// `active`, `inactive`, or `unknown: ` and why.
+    pub ipv4: String,
+    /// Likewise.
+    pub ipv6: String,
+    /// How often the nft table had to be mended.
+    pub repairs: u64,
+}
+
+/// An object, or a place objects come from, and what is the matter with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// Kind.
+    pub kind: String,
+    /// Namespace and name, or the place.
+    pub object: String,
+    /// One line.
+    pub reason: String,
+}
+
+impl From<crate::plan::Rejection> for Trouble {
+    fn from(rejection: crate::plan::Rejection) -> Self {
+        let crate::plan::Rejection { kind, object, reason } = rejection;
+        Self { kind: kind.to_owned(), object, reason }
+    }
+}

@@ -1,0 +1,88 @@
+//! What Portico changes about the host besides its own objects, and changing it back.
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use tracing::info;
+
+use crate::driver::{
+    link::{Links, Snapshot},
+    maps::{Maps, Text},
+    sysctl,
+};
+
+const QDISC: &str = "qdisc/";
+
+/// The kernel settings in force.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    pub(super) sysctls: Vec<SysctlReport>,
+}
+
+/// A kernel setting.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SysctlReport {
+    /// Name, with slashes.
+    pub name: String,
+    /// Value now, "absent" if this kernel has no such setting.
+    pub value: String,
+    /// Why it is needed.
+    pub reason: String,
+}
+
+impl Settings {
+    /// Sets what is needed, remembering what was found the first time.
+    pub(super) fn apply(maps: &Maps) -> anyhow::Result<Self> {
+        let mut settings = Self::default();
+        for (name, value, reason) in sysctl::NEEDED {
+            let now = match sysctl::read(name) {
+                Ok(found) if found == value => found,
+                Ok(found) => {
+                    if maps.saved.get(&Text::new(name))?.is_none() {
+                        maps.saved.put(&[(Text::new(name), Text::new(&found))])?;
+                    }
+                    sysctl::write(name, value).with_context(|| format!("needed because {reason}"))?;
+                    info!(name, was = found, value, "sysctl set");
+                    value.to_owned()
+                }
+                Err(error) if error.is_absent() => "absent".to_owned(),
+                Err(error) => return Err(error.into()),
+            };
+            settings.sysctls.push(SysctlReport {
+                name: name.to_owned(),
+                value: now,
+                reason: reason.to_owned(),
+            });
+        }
+        Ok(settings)
+    }
+}
+
+/// Remembers that these interfaces had no clsact qdisc before.
+pub(super) fn record_qdiscs(maps: &Maps, interfaces: Vec<String>) -> anyhow::Result<()> {
+    let entries: Vec<(Text, Text)> =
+        interfaces.iter().map(|name| (Text::new(&format!("{QDISC}{name}")), Text::new("clsact"))).collect();
+    Ok(maps.saved.put(&entries)?)
+}
+
+/// Changes everything back, and says what was changed.
+///
+/// # Errors
+///
+/// Something cannot be changed back.
+pub async fn restore(maps: &Maps, links: &Links, snapshot: &Snapshot) -> anyhow::Result<Vec<String>> {
+    let mut done = Vec::new();
+    for (key, value) in maps.saved.load()? {
+        let (key, value) = (key.as_str(), value.as_str());
+        if let Some(interface) = key.strip_prefix(QDISC) {
+            let found = snapshot.interfaces.iter().find(|candidate| candidate.name == interface);
+            if let Some(found) = found {
+                links.delete_clsact(found.index).await.with_context(|| format!("qdisc of {interface}"))?;
+                done.push(format!("qdisc clsact of {interface}"));
+            }
+        } else if key.starts_with("net/") {
+            sysctl::write(key, value)?;
+            done.push(format!("sysctl {key} = {value}"));
+        }
+    }
+    Ok(done)
+}

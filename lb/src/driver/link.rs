@@ -1,0 +1,321 @@
+//! Interfaces, their addresses and default routes, over rtnetlink.
+//!
+//! A socket belongs to the network namespace of the thread that opens it: call [`Links::open`] and [`Links::watch`]
+//! there. Afterwards they may be used from anywhere. Both need a tokio runtime.
+
+use std::{collections::BTreeSet, io, net::IpAddr};
+
+use futures::{StreamExt, TryStreamExt};
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
+use rtnetlink::{
+    MulticastGroup,
+    packet_route::{
+        AddressFamily,
+        address::{AddressAttribute, AddressMessage, AddressScope},
+        link::{InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+        route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
+        tc::TcHandle,
+    },
+};
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No rtnetlink socket could be had.
+    #[error("cannot open an rtnetlink socket")]
+    Open(#[source] io::Error),
+    /// The kernel did not list something.
+    #[error("cannot list {what}")]
+    List {
+        /// What was to be listed.
+        what: &'static str,
+        /// Why.
+        source: rtnetlink::Error,
+    },
+    /// A qdisc could not be deleted.
+    #[error("cannot delete the clsact qdisc of interface {index}")]
+    Qdisc {
+        /// The interface.
+        index: u32,
+        /// Why.
+        source: rtnetlink::Error,
+    },
+    /// The multicast socket failed.
+    #[error("cannot watch links, addresses and routes: {attempt} failed")]
+    Watch {
+        /// What was attempted.
+        attempt: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What a network namespace has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// By index.
+    pub interfaces: Vec<Interface>,
+    /// Indexes of the interfaces that IPv4 default routes of the main table lead to.
+    pub default_v4: BTreeSet<u32>,
+    /// Likewise IPv6.
+    pub default_v6: BTreeSet<u32>,
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Index, unique in its namespace while the interface exists.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// Kind as `ip link add type` names it (`vlan`, `bond`, `veth`); none for a physical or a loopback interface.
+    pub kind: Option<String>,
+    /// The interface of the same namespace on which this one is stacked (a VLAN's parent); the peer of a veth is
+    /// none.
+    pub lower: Option<u32>,
+    /// The bond, bridge or VRF that it belongs to.
+    pub controller: Option<u32>,
+    /// Administratively up.
+    pub up: bool,
+    /// Maximum transmission unit in bytes, without the link-layer header.
+    pub mtu: u32,
+    /// Link layer.
+    pub layer: Layer,
+    /// Addresses, in the kernel's order.
+    pub addresses: Vec<Address>,
+}
+
+/// What a frame of an interface begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// An Ethernet header.
+    Ethernet,
+    /// An Ethernet header without meaning.
+    Loopback,
+    /// The IP header (tun, WireGuard).
+    None,
+    /// Something else, by `ARPHRD_` number.
+    Other(u16),
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The interface's own address, also on a point-to-point link.
+    pub ip: IpAddr,
+    /// Length of the prefix in bits.
+    pub prefix_len: u8,
+    /// Scope.
+    pub scope: Scope,
+}
+
+/// Where an address is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everywhere.
+    Global,
+    /// In this site (IPv6, deprecated).
+    Site,
+    /// On this link.
+    Link,
+    /// On this host.
+    Host,
+    /// Another number.
+    Other(u8),
+}
+
+/// Kinds whose `IFLA_LINK` is the other end, not an interface below.
+const PAIRS: [InfoKind; 3] = [InfoKind::Veth, InfoKind::Netkit, InfoKind::Vxcan];
+
+/// The connection.
+#[derive(Clone, Debug)]
+pub struct Links(rtnetlink::Handle);
+
+impl Links {
+    /// Opens it in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// [`Error::Open`].
+    pub fn open() -> Result<Self, Error> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
+        // Ends when the last handle is dropped.
+        tokio::spawn(connection);
+        Ok(Self(handle))
+    }
+
+    /// What there is. The parts are listed one after the other: [`Links::watch`] first, so that a change between them
+    /// leads to another snapshot.
+    ///
+    /// # Errors
+    /// [`Error::List`].
+    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        let mut snapshot = Snapshot::default();
+        let list = |what| move |source| Error::List { what, source };
+
+        // Statistics are most of the message, and changed ones would make every snapshot different.
+        let request = self.0.link().get();
+        let links = request.set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]).execute();
+        let links: Vec<LinkMessage> = links.try_collect().await.map_err(list("links"))?;
+        snapshot.interfaces = links.into_iter().map(interface).collect();
+        snapshot.interfaces.sort_by_key(|interface| interface.index);
+
+        let mut addresses = self.0.address().get().execute();
+        while let Some(message) = addresses.next().await {
+            let message = message.map_err(list("addresses"))?;
+            let index = message.header.index;
+            let position = snapshot.interfaces.binary_search_by_key(&index, |interface| interface.index);
+            let interface = position.ok().and_then(|position| snapshot.interfaces.get_mut(position));
+            if let Some(interface) = interface {
+                interface.addresses.extend(address(&message));
+            }
+        }
+        for (family, defaults) in [
+            (AddressFamily::Inet, &mut snapshot.default_v4),
+            (AddressFamily::Inet6, &mut snapshot.default_v6),
+        ] {
+            let mut request = RouteMessage::default();
+            request.header.address_family = family;
+            let mut routes = self.0.route().get(request).execute();
+            while let Some(route) = routes.next().await {
+                defaults.extend(default_interfaces(&route.map_err(list("routes"))?));
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// Deletes the clsact qdisc of an interface, with all filters on it.
+    ///
+    /// # Errors
+    /// [`Error::Qdisc`].
+    pub async fn delete_clsact(&self, index: u32) -> Result<(), Error> {
+        // `TC_H_CLSACT`, which is the qdisc's parent; its own handle is ffff:0.
+        const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0xfff1 };
+        let mut request = self.0.qdisc().del(index as i32);
+        request.message_mut().header.parent = CLSACT;
+        request.message_mut().header.handle = TcHandle { major: CLSACT.major, minor: 0 };
+        request.execute().await.map_err(|source| Error::Qdisc { index, source })
+    }
+
+    /// Subscribes to changes of links, addresses and routes in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// [`Error::Watch`].
+    pub fn watch() -> Result<Watch, Error> {
+        const GROUPS: [MulticastGroup; 5] = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ];
+        let failed = |attempt| move |source| Error::Watch { attempt, source };
+        let mask = GROUPS.iter().fold(0, |mask, group| mask | 1 << (*group as u32 - 1));
+        let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed("opening a netlink socket"))?;
+        socket.socket_mut().bind(&SocketAddr::new(0, mask)).map_err(failed("joining the groups"))?;
+        Ok(Watch { socket, buffer: Vec::with_capacity(64) })
+    }
+}
+
+/// The subscription.
+pub struct Watch {
+    socket: TokioSocket,
+    buffer: Vec<u8>,
+}
+
+impl Watch {
+    /// Waits for the next change, which may be one of many. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Watch`].
+    pub async fn changed(&mut self) -> Result<(), Error> {
+        // What changed is for a snapshot to tell: here messages may be cut short, or lost.
+        self.buffer.clear();
+        match self.socket.recv(&mut self.buffer).await {
+            Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => {
+                Err(Error::Watch { attempt: "receiving", source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn interface(message: LinkMessage) -> Interface {
+    let mut interface = Interface {
+        index: message.header.index,
+        name: String::new(),
+        kind: None,
+        lower: None,
+        controller: None,
+        up: message.header.flags.contains(LinkFlags::Up),
+        mtu: 0,
+        layer: match message.header.link_layer_type {
+            LinkLayerType::Ether => Layer::Ethernet,
+            LinkLayerType::Loopback => Layer::Loopback,
+            LinkLayerType::None => Layer::None,
+            other => Layer::Other(u16::from(other)),
+        },
+        addresses: Vec::new(),
+    };
+    let mut elsewhere = false;
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => interface.name = name,
+            LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
+            LinkAttribute::Link(index) if index != 0 => interface.lower = Some(index),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::Controller(index) => interface.controller = Some(index),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::Kind(kind) = info {
+                        elsewhere |= PAIRS.contains(&kind);
+                        interface.kind = Some(kind.to_string());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    if elsewhere {
+        interface.lower = None;
+    }
+    interface
+}
+
+fn address(message: &AddressMessage) -> Option<Address> {
+    let mut ip = None;
+    for attribute in &message.attributes {
+        match attribute {
+            // On a point-to-point link the other attribute is the peer's.
+            AddressAttribute::Local(local) => ip = Some(*local),
+            AddressAttribute::Address(address) if ip.is_none() => ip = Some(*address),
+            _ => {}
+        }
+    }
+    let scope = match message.header.scope {
+        AddressScope::Universe => Scope::Global,
+        AddressScope::Site => Scope::Site,
+        AddressScope::Link => Scope::Link,
+        AddressScope::Host => Scope::Host,
+        other => Scope::Other(u8::from(other)),
+    };
+    Some(Address { ip: ip?, prefix_len: message.header.prefix_len, scope })
+}
+
+fn default_interfaces(route: &RouteMessage) -> Vec<u32> {
+    let header = &route.header;
+    if header.destination_prefix_length != 0
+        || header.table != RouteHeader::RT_TABLE_MAIN
+        || header.kind != RouteType::Unicast
+    {
+        return Vec::new();
+    }
+    let mut indexes = Vec::new();
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => indexes.push(*index),
+            RouteAttribute::MultiPath(hops) => indexes.extend(hops.iter().map(|hop| hop.interface_index)),
+            _ => {}
+        }
+    }
+    indexes
+}

@@ -1,0 +1,265 @@
+//! The objects in force, and which Services changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Rejection;
+use crate::{
+    convert::Converted,
+    model::{Node, ObjectName, Service, Slice},
+    source::{Change, Event},
+};
+
+/// The objects that sources told of.
+///
+/// A version of an object that has defects never replaces one that had none: that one stays in force, and the defects
+/// are listed. Where no version without defects is known, the valid parts of the defective one are in force.
+#[derive(Debug, Default)]
+pub struct Index {
+    services: Kind<Service>,
+    slices: Kind<Slice>,
+    nodes: Kind<Node>,
+    /// Service -> its slices, in order of their names; mostly one or two.
+    slices_of: BTreeMap<ObjectName, Vec<ObjectName>>,
+    /// Place -> problems.
+    trouble: BTreeMap<String, Vec<String>>,
+    dirty: Dirty,
+}
+
+/// What changed since it was last asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dirty {
+    /// Services that changed, or a slice of theirs did, or they are gone.
+    pub services: BTreeSet<ObjectName>,
+    /// Whether a Node changed.
+    pub node: bool,
+}
+
+impl Dirty {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && !self.node
+    }
+
+    /// Adds what changed according to `later`.
+    pub fn merge(&mut self, later: Self) {
+        self.services.extend(later.services);
+        self.node |= later.node;
+    }
+}
+
+impl Index {
+    /// An empty index.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes note of an event.
+    pub fn apply(&mut self, event: Event) {
+        let Self { services, slices, nodes, slices_of, trouble, dirty } = self;
+        match event {
+            Event::Service(change) => services.apply(change, |name, _, _| {
+                dirty.services.insert(name.clone());
+            }),
+            Event::Slice(change) => slices.apply(change, |name, old, new| {
+                if let Some(old) = old {
+                    dirty.services.insert(old.service.clone());
+                    if let Some(slices) = slices_of.get_mut(&old.service) {
+                        slices.retain(|slice| slice != name);
+                        if slices.is_empty() {
+                            slices_of.remove(&old.service);
+                        }
+                    }
+                }
+                if let Some(new) = new {
+                    dirty.services.insert(new.service.clone());
+                    let slices = slices_of.entry(new.service.clone()).or_default();
+                    if let Err(place) = slices.binary_search(name) {
+                        slices.reserve_exact(1);
+                        slices.insert(place, name.clone());
+                    }
+                }
+            }),
+            Event::Node(change) => nodes.apply(change, |_, _, _| dirty.node = true),
+            Event::Trouble { place, problems } => {
+                if problems.is_empty() {
+                    trouble.remove(&place);
+                } else {
+                    trouble.insert(place, problems);
+                }
+            }
+        }
+    }
+
+    /// Whether each kind of object has been told of in full. Before that, nothing can be known to be gone.
+    #[must_use]
+    pub const fn synced(&self) -> bool {
+        self.services.synced && self.slices.synced && self.nodes.synced
+    }
+
+    /// What changed since the last call.
+    pub fn take_dirty(&mut self) -> Dirty {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// A Service in force.
+    #[must_use]
+    pub fn service(&self, name: &ObjectName) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    /// The Services in force, in order of their names.
+    pub fn services(&self) -> impl Iterator<Item = (&ObjectName, &Service)> {
+        self.services.iter()
+    }
+
+    /// The slices of a Service, in order of their names.
+    pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> + Clone {
+        self.slices_of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name))
+    }
+
+    /// A Node in force.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(&ObjectName::new("", name))
+    }
+
+    /// What is wrong with objects, by kind, then name.
+    pub fn rejections(&self) -> impl Iterator<Item = Rejection> {
+        let trouble = self.trouble.iter().flat_map(|(place, problems)| {
+            problems.iter().map(|reason| Rejection {
+                kind: "source",
+                object: place.clone(),
+                reason: reason.clone(),
+            })
+        });
+        let services = self.services.rejections("Service");
+        services
+            .chain(self.slices.rejections("EndpointSlice"))
+            .chain(self.nodes.rejections("Node"))
+            .chain(trouble)
+    }
+}
+
+impl Index {
+    /// What sound objects ask for and do not get, by kind, then name.
+    pub fn notes(&self) -> impl Iterator<Item = Rejection> {
+        let services = self.services.remarks("Service", |kept| &kept.notes);
+        services
+            .chain(self.slices.remarks("EndpointSlice", |kept| &kept.notes))
+            .chain(self.nodes.remarks("Node", |kept| &kept.notes))
+    }
+}
+
+/// Objects of one kind.
+#[derive(Debug)]
+struct Kind<T> {
+    kept: BTreeMap<ObjectName, Kept<T>>,
+    synced: bool,
+}
+
+#[derive(Debug)]
+struct Kept<T> {
+    /// The version in force.
+    object: Option<T>,
+    /// Whether that version had no defects.
+    sound: bool,
+    /// Defects of the latest version.
+    defects: Vec<String>,
+    /// What the latest version asks for and does not get.
+    notes: Vec<String>,
+}
+
+impl<T> Default for Kind<T> {
+    fn default() -> Self {
+        Self { kept: BTreeMap::new(), synced: false }
+    }
+}
+
+impl<T: PartialEq> Kind<T> {
+    /// Calls `changed` with the versions in force before and after, where they differ.
+    fn apply(&mut self, change: Change<T>, mut changed: impl FnMut(&ObjectName, Option<&T>, Option<&T>)) {
+        match change {
+            Change::Apply(name, version) => self.put(name, version, &mut changed),
+            Change::Delete(name) => self.remove(&name, &mut changed),
+            Change::Reset(all) => {
+                let present: BTreeSet<&ObjectName> = all.iter().map(|(name, _)| name).collect();
+                let gone: Vec<ObjectName> =
+                    self.kept.keys().filter(|name| !present.contains(name)).cloned().collect();
+                for name in gone {
+                    self.remove(&name, &mut changed);
+                }
+                for (name, version) in all {
+                    self.put(name, version, &mut changed);
+                }
+                self.synced = true;
+            }
+        }
+    }
+
+    fn put(
+        &mut self,
+        name: ObjectName,
+        version: Result<Converted<T>, String>,
+        changed: &mut impl FnMut(&ObjectName, Option<&T>, Option<&T>),
+    ) {
+        let Converted { object, defects, notes } = version.unwrap_or_else(|reason| Converted {
+            object: None,
+            defects: vec![reason],
+            notes: Vec::new(),
+        });
+        let sound = defects.is_empty();
+        if object.is_none() && sound {
+            return self.remove(&name, changed);
+        }
+        match self.kept.get_mut(&name) {
+            Some(kept) if kept.sound && !sound => (kept.defects, kept.notes) = (defects, notes),
+            kept => {
+                let old = kept.and_then(|kept| kept.object.take());
+                if old != object {
+                    changed(&name, old.as_ref(), object.as_ref());
+                }
+                self.kept.insert(name, Kept { object, sound, defects, notes });
+            }
+        }
+    }
+
+    fn remove(&mut self, name: &ObjectName, changed: &mut impl FnMut(&ObjectName, Option<&T>, Option<&T>)) {
+        if let Some(object) = self.kept.remove(name).and_then(|kept| kept.object) {
+            changed(name, Some(&object), None);
+        }
+    }
+}
+
+impl<T> Kind<T> {
+    fn get(&self, name: &ObjectName) -> Option<&T> {
+        self.kept.get(name)?.object.as_ref()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&ObjectName, &T)> {
+        self.kept.iter().filter_map(|(name, kept)| Some((name, kept.object.as_ref()?)))
+    }
+
+    fn rejections(&self, kind: &'static str) -> impl Iterator<Item = Rejection> {
+        self.remarks(kind, |kept| &kept.defects)
+    }
+
+    fn remarks(
+        &self,
+        kind: &'static str,
+        list: impl Fn(&Kept<T>) -> &[String],
+    ) -> impl Iterator<Item = Rejection> {
+        self.kept.iter().flat_map(move |(name, kept)| {
+            let object = name.to_string();
+            list(kept).iter().map(move |reason| Rejection {
+                kind,
+                object: object.clone(),
+                reason: reason.clone(),
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,394 @@
+mod claims;
+mod view;
+
+pub use view::{FrontendView, ServiceView, TableView};
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use datapath::abi::{self, Addr, FrontendKey, NODE_PORT, Name};
+
+use super::{
+    Actual, Dirty, Found, Index, Step,
+    desired::{self, Family, FrontendKind, Scope},
+    eligible::Viewpoint,
+    kernel::{Kernel, TableKey, Target},
+};
+use crate::model::ObjectName;
+
+/// What the plan depends on besides the objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// The node's name, as in `nodeName` of endpoints.
+    pub name: String,
+    /// Addresses on which `NodePorts` are served, both families.
+    pub node_port_addresses: Vec<IpAddr>,
+    /// The node's zone, if it is known.
+    pub zone: Option<String>,
+}
+
+/// What the kernel's maps have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Frontends.
+    pub frontends: u32,
+    /// Backends; ids are less than this.
+    pub backends: u32,
+    /// Tables, likewise.
+    pub tables: u32,
+    /// Service ports, likewise.
+    pub services: u32,
+    /// Addresses that serve `NodePorts`.
+    pub node_addresses: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const { assert!(abi::MAX_BACKENDS <= abi::Label::RESERVED) };
+        Self {
+            frontends: abi::MAX_FRONTENDS,
+            backends: abi::MAX_BACKENDS,
+            tables: abi::MAX_TABLES,
+            services: abi::MAX_SERVICES,
+            node_addresses: abi::MAX_NODE_ADDRESSES,
+        }
+    }
+}
+
+/// Decides what the kernel should hold, and hands out the writes that lead there.
+///
+/// The caller applies events to an [`Index`]. Once that is in sync, and whenever something changed, it calls
+/// [`Planner::plan`] and then performs what [`Planner::next`] returns until there is nothing left, answering each step
+/// with [`Planner::done`] or [`Planner::failed`] before anything else. What failed is set aside until
+/// [`Planner::retry`]. At [`Planner::wake_at`] the same is due without any change.
+#[derive(Debug)]
+pub struct Planner {
+    limits: Limits,
+    kernel: Kernel,
+    /// None before the first plan.
+    facts: Option<NodeFacts>,
+    services: BTreeMap<ObjectName, Service>,
+    /// By service id.
+    ports: BTreeMap<u32, Port>,
+    /// Frontend -> ids of the service ports that want it.
+    claims: BTreeMap<FrontendKey, Vec<u32>>,
+    /// Those of `claims` with more than one.
+    contested: BTreeSet<FrontendKey>,
+    /// Services that are not served, and why.
+    refused: BTreeMap<ObjectName, String>,
+    /// Addresses for which there is no room.
+    spare_node_addresses: usize,
+}
+
+#[derive(Debug)]
+struct Service {
+    /// Ids of its service ports.
+    ports: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Port {
+    object: ObjectName,
+    created: Option<i64>,
+    name: Arc<str>,
+    frontends: Vec<Wanted>,
+    tables: BTreeMap<(Family, Scope), u32>,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    key: FrontendKey,
+    kind: FrontendKind,
+    value: abi::Frontend,
+}
+
+impl Default for Planner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Planner {
+    /// For an empty kernel, with the sizes of the maps as in [`datapath::abi`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_limits(Limits::default())
+    }
+
+    /// Likewise, with maps of other sizes.
+    #[must_use]
+    pub fn with_limits(limits: Limits) -> Self {
+        Self {
+            limits,
+            kernel: Kernel::new(limits.backends.min(abi::Label::RESERVED), limits.services, limits.tables),
+            facts: None,
+            services: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            contested: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            spare_node_addresses: 0,
+        }
+    }
+
+    /// Takes over what a previous process left in the kernel: ids, who holds which frontend, and what need not be
+    /// written. The contents of tables are not known, so each is written once when it is first wanted. Whatever the
+    /// first plan does not want is deleted.
+    pub fn adopt(&mut self, actual: Actual, now: Duration) {
+        let Actual { frontends, backends, services, tables, node_addresses, translations } = actual;
+        self.found(Found::Backends(backends), now);
+        self.found(Found::Translations(translations), now);
+        self.found(Found::Services(services), now);
+        self.found(Found::Tables(tables), now);
+        self.found(Found::Frontends(frontends), now);
+        self.found(Found::NodeAddresses(node_addresses), now);
+    }
+
+    /// Takes note of what a surface was found to hold, for example that somebody flushed the nft table. What differs
+    /// from the plan is mended.
+    pub fn found(&mut self, found: Found, now: Duration) {
+        self.kernel.found(found, now);
+    }
+
+    /// Works out anew what the dirty Services need; all Services the first time and when the node's name or zone
+    /// changed.
+    pub fn plan(&mut self, index: &Index, facts: &NodeFacts, dirty: &Dirty, now: Duration) {
+        let same_view = |old: &NodeFacts| old.name == facts.name && old.zone == facts.zone;
+        let all = !self.facts.as_ref().is_some_and(same_view);
+        if self.facts.as_ref() != Some(facts) {
+            self.plan_node_addresses(&facts.node_port_addresses);
+            self.facts = Some(facts.clone());
+        }
+        let names: BTreeSet<ObjectName> = if all {
+            index.services().map(|(name, _)| name).chain(self.services.keys()).cloned().collect()
+        } else {
+            // There may be room by now for those that were refused.
+            dirty.services.iter().chain(self.refused.keys()).cloned().collect()
+        };
+        // Those that are gone first: they make room.
+        let (there, gone): (Vec<_>, Vec<_>) = names.into_iter().partition(|n| index.service(n).is_some());
+        let mut touched = BTreeSet::new();
+        for name in gone.into_iter().chain(there) {
+            self.plan_service(index, facts, name, &mut touched, now);
+        }
+        for key in touched {
+            self.settle(key);
+        }
+    }
+
+    /// The next step; none if all is done, or has failed, or waits for a quarantine to end. Nothing before the first
+    /// plan.
+    pub fn next(&mut self, now: Duration) -> Option<Step> {
+        self.facts.as_ref()?;
+        self.kernel.next(now)
+    }
+
+    /// The whole step was performed.
+    pub fn done(&mut self, step: &Step, now: Duration) {
+        self.kernel.done(step, now);
+    }
+
+    /// The step was not performed, or only some of its items. It and what depends on it are left alone until
+    /// [`Planner::retry`]; the rest goes on.
+    pub fn failed(&mut self, step: &Step) {
+        self.kernel.failed(step);
+    }
+
+    /// Takes up again what failed. Returns whether there was anything.
+    pub fn retry(&mut self) -> bool {
+        self.kernel.retry()
+    }
+
+    /// How many entries of the kernel are not as they should be, or may not be.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.kernel.pending()
+    }
+
+    /// When there may be something to do without any change: the end of the next quarantine.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Duration> {
+        let refused = !self.refused.is_empty();
+        let ids = [self.kernel.service_ids.wake_at(), self.kernel.table_ids.wake_at()];
+        let ids = ids.into_iter().flatten().filter(|_| refused);
+        self.kernel.wake_at().into_iter().chain(ids).min()
+    }
+}
+
+impl Planner {
+    fn plan_node_addresses(&mut self, addresses: &[IpAddr]) {
+        let mut wanted: BTreeSet<Addr> = addresses.iter().map(|ip| Addr::from(*ip)).collect();
+        self.spare_node_addresses = wanted.len().saturating_sub(self.limits.node_addresses as usize);
+        for _ in 0..self.spare_node_addresses {
+            wanted.pop_last();
+        }
+        let table = &mut self.kernel.node_addresses;
+        let gone: Vec<Addr> = table.iter_desired().map(|(a, _)| *a).filter(|a| !wanted.contains(a)).collect();
+        for addr in gone {
+            table.unset(&addr);
+        }
+        for addr in wanted {
+            table.set(addr, NODE_PORT);
+        }
+    }
+
+    fn plan_service(
+        &mut self,
+        index: &Index,
+        facts: &NodeFacts,
+        name: ObjectName,
+        touched: &mut BTreeSet<FrontendKey>,
+        now: Duration,
+    ) {
+        let at = Viewpoint { node: &facts.name, zone: facts.zone.as_deref() };
+        let service = index.service(&name);
+        let mut wanted = service.map_or_else(Vec::new, |s| desired::ports(s, index.slices(&name), at));
+        let old = self.services.remove(&name).map_or_else(Vec::new, |service| service.ports);
+
+        match self.check(&wanted, &old, now) {
+            Ok(()) => self.refused.remove(&name),
+            Err(reason) => {
+                wanted.clear();
+                self.refused.insert(name.clone(), reason)
+            }
+        };
+        let mut ports = Vec::with_capacity(wanted.len());
+        for port in wanted {
+            let object = (&name, service.and_then(|s| s.created));
+            ports.extend(self.plan_port(port, object, touched, now));
+        }
+        for id in old.into_iter().filter(|id| !ports.contains(id)) {
+            self.remove_port(id, touched, now);
+        }
+        if !ports.is_empty() {
+            self.services.insert(name, Service { ports });
+        }
+    }
+
+    /// Whether there is room for these ports in place of the old ones.
+    fn check(&mut self, wanted: &[desired::Port], old: &[u32], now: Duration) -> Result<(), String> {
+        if let Some(long) = wanted.iter().find(|port| Name::new(&port.name).is_none()) {
+            return Err(format!("the name {} is too long", long.name));
+        }
+        let room = |what: &str, needed: usize, free: usize| {
+            if needed > free {
+                return Err(format!("no room for {needed} more {what}, there is room for {free}"));
+            }
+            Ok(())
+        };
+        let keys: BTreeSet<FrontendKey> = wanted.iter().flat_map(|p| &p.frontends).map(|f| f.key).collect();
+        let left = old.iter().filter_map(|id| self.ports.get(id)).flat_map(|p| &p.frontends).map(|f| f.key);
+        let sole = |key: &FrontendKey| self.claims.get(key).is_some_and(|claims| claims.len() == 1);
+        let left = left.filter(|key| !keys.contains(key) && sole(key)).count();
+        let needed = keys.iter().filter(|key| !self.claims.contains_key(key)).count();
+        room("frontends", needed, (self.limits.frontends as usize + left).saturating_sub(self.claims.len()))?;
+
+        let kernel = &mut self.kernel;
+        let backends: BTreeSet<&SocketAddr> =
+            wanted.iter().flat_map(|p| p.lists.values().flatten()).collect();
+        let needed = backends
+            .into_iter()
+            .filter(|addr| kernel.backend_ids.get(&Target::from(**addr)).is_none())
+            .count();
+        room("backends", needed, kernel.backend_ids.available(now) as usize)?;
+
+        let ids: Vec<_> =
+            wanted.iter().map(|p| (p, kernel.service_ids.get(&p.name.as_str().into()))).collect();
+        let needed = ids.iter().filter(|(_, id)| id.is_none()).count();
+        room("service ports", needed, kernel.service_ids.available(now) as usize)?;
+
+        let tables =
+            ids.iter().flat_map(|(p, id)| p.lists.keys().map(move |(f, s)| id.map(|id| (id, *f, *s))));
+        let needed = tables.filter(|key| key.is_none_or(|key| kernel.table_ids.get(&key).is_none())).count();
+        room("tables", needed, kernel.table_ids.available(now) as usize)
+    }
+
+    /// Wants a service port's name, backends and tables, and claims its frontends.
+    fn plan_port(
+        &mut self,
+        port: desired::Port,
+        (object, created): (&ObjectName, Option<i64>),
+        touched: &mut BTreeSet<FrontendKey>,
+        now: Duration,
+    ) -> Option<u32> {
+        let name: Arc<str> = port.name.as_str().into();
+        let id = self.kernel.service_ids.get_or_assign(&name, now)?;
+        self.kernel.services.set(id, Arc::clone(&name));
+
+        let mut tables = BTreeMap::new();
+        for (list, addresses) in &port.lists {
+            let key = (id, list.0, list.1);
+            self.adopt_table(key, &port.frontends);
+            let table = self.kernel.table_ids.get_or_assign(&key, now)?;
+            self.kernel.set_table(table, addresses, now);
+            tables.insert(*list, table);
+        }
+        let choice = |choice: desired::Choice| abi::Choice {
+            table: choice.list.and_then(|list| tables.get(&list)).copied().unwrap_or(0),
+            flags: choice.flags,
+        };
+        let frontends: Vec<Wanted> = port
+            .frontends
+            .iter()
+            .map(|f| {
+                let value =
+                    abi::Frontend { service: id, outside: choice(f.outside), inside: choice(f.inside) };
+                Wanted { key: f.key, kind: f.kind, value }
+            })
+            .collect();
+
+        for wanted in &frontends {
+            self.claim(wanted.key, id, touched);
+        }
+        let kept: BTreeSet<FrontendKey> = frontends.iter().map(|f| f.key).collect();
+        let port = Port { object: object.clone(), created, name, frontends, tables };
+        if let Some(old) = self.ports.insert(id, port) {
+            for wanted in old.frontends.iter().filter(|f| !kept.contains(&f.key)) {
+                self.withdraw(wanted.key, id, touched);
+            }
+            let tables = self.ports.get(&id).map(|port| &port.tables);
+            let gone = old.tables.iter().filter(|(list, _)| tables.is_none_or(|t| !t.contains_key(list)));
+            for (_, table) in gone {
+                self.kernel.unset_table(*table, now);
+            }
+        }
+        Some(id)
+    }
+
+    fn remove_port(&mut self, id: u32, touched: &mut BTreeSet<FrontendKey>, now: Duration) {
+        let Some(port) = self.ports.remove(&id) else { return };
+        for wanted in &port.frontends {
+            self.withdraw(wanted.key, id, touched);
+        }
+        for table in port.tables.values() {
+            self.kernel.unset_table(*table, now);
+        }
+        self.kernel.unset_service(id, now);
+    }
+
+    /// Gives a table without id the one that a previous process gave it, as seen from the service's frontends.
+    fn adopt_table(&mut self, key: TableKey, frontends: &[desired::Frontend]) {
+        let (service, family, scope) = key;
+        if self.kernel.table_ids.get(&key).is_some() {
+            return;
+        }
+        for frontend in frontends {
+            let Some(actual) = self.kernel.frontends.actual(&frontend.key) else { continue };
+            for (wanted, id) in
+                [(frontend.outside, actual.outside.table), (frontend.inside, actual.inside.table)]
+            {
+                let ours = actual.service == service && wanted.list == Some((family, scope));
+                if ours && self.kernel.table_ids.is_reserved(id) && self.kernel.table_ids.adopt(id, key) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+mod conflicts;
+mod fake;
+mod paths;
+mod sequence;

@@ -1,0 +1,259 @@
+//! The one interpreter of the plan's steps, and the reader of what the kernel holds.
+
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info, warn};
+
+use crate::{
+    driver::{
+        maps::{self, Maps},
+        nft::{self, Family, Nft},
+    },
+    plan::{Actual, Dirty, Found, Index, NodeFacts, Planner, Step, maglev},
+};
+
+/// Why a step was not performed, or the kernel not read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A BPF map.
+    #[error(transparent)]
+    Maps(#[from] maps::Error),
+    /// The nft table.
+    #[error(transparent)]
+    Nft(#[from] nft::Error),
+}
+
+/// Everything in the kernel that the plan is about.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The BPF maps.
+    pub maps: Maps,
+    /// The nft table.
+    pub nft: Nft,
+}
+
+impl Kernel {
+    /// What is there.
+    ///
+    /// # Errors
+    ///
+    /// A map or the table cannot be read.
+    pub fn load(&self) -> Result<Actual, Error> {
+        Ok(Actual {
+            frontends: self.maps.frontends.load()?,
+            backends: self.maps.backends.load()?,
+            services: self.maps.services.load()?,
+            tables: self.maps.maglev.load()?,
+            node_addresses: self.maps.node_addresses.load()?,
+            translations: self.nft.load()?,
+        })
+    }
+
+    /// Performs a step.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses; some of its items may have been written.
+    pub fn apply(&self, step: &Step) -> Result<(), Error> {
+        let maps = &self.maps;
+        match step {
+            Step::AddTranslations(list) => self.nft.add(list)?,
+            Step::PutBackends(list) => maps.backends.put(list)?,
+            Step::PutServices(list) => maps.services.put(list)?,
+            Step::PutTables(list) => maps
+                .maglev
+                .put(list.iter().map(|(id, spec)| (*id, maglev::chunks(&maglev::build(spec)).collect())))?,
+            Step::PutFrontends(list) => maps.frontends.put(list)?,
+            Step::PutNodeAddresses(list) => maps.node_addresses.put(list)?,
+            Step::DeleteFrontends(list) => maps.frontends.delete(list)?,
+            Step::DeleteNodeAddresses(list) => maps.node_addresses.delete(list)?,
+            Step::DeleteTables(list) => maps.maglev.delete(list)?,
+            Step::DeleteServices(list) => maps.services.delete(list)?,
+            Step::DeleteBackends(list) => maps.backends.delete(list)?,
+            Step::DeleteTranslations(list) => {
+                let labels: Vec<(u32, Family)> =
+                    list.iter().map(|(label, addr)| (*label, Family::of(addr))).collect();
+                self.nft.delete(&labels)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The outcome of the latest writes.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Rounds in which something was written.
+    pub rounds: u64,
+    /// Entries written or deleted.
+    pub entries: u64,
+    /// How long the latest round took, planning included.
+    pub latest: Duration,
+    /// What failed in the latest round, if anything did.
+    pub error: Option<String>,
+}
+
+/// Keeps the kernel as the objects want it.
+#[derive(Debug)]
+pub struct Reconciler {
+    kernel: Kernel,
+    planner: Planner,
+    start: Instant,
+    progress: Progress,
+}
+
+/// Wait before what failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Reconciler {
+    /// Adopts what the kernel holds.
+    ///
+    /// # Errors
+    ///
+    /// A map or the table cannot be read.
+    pub fn adopt(kernel: Kernel) -> Result<Self, Error> {
+        let mut planner = Planner::new();
+        let actual = kernel.load()?;
+        if !actual.frontends.is_empty() {
+            info!(
+                frontends = actual.frontends.len(),
+                backends = actual.backends.len(),
+                "adopting the state of a former process"
+            );
+        }
+        planner.adopt(actual, Duration::ZERO);
+        Ok(Self { kernel, planner, start: Instant::now(), progress: Progress::default() })
+    }
+
+    /// What the kernel holds, for reading.
+    #[must_use]
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// What is planned.
+    #[must_use]
+    pub fn planner(&self) -> &Planner {
+        &self.planner
+    }
+
+    /// How writing went.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Plans for what changed and writes all that can be written now.
+    pub fn sync(&mut self, index: &Index, facts: &NodeFacts, dirty: &Dirty) {
+        let began = Instant::now();
+        self.planner.plan(index, facts, dirty, self.now());
+        self.write(began);
+    }
+
+    /// Writes what waited for a quarantine, or failed before.
+    pub fn resume(&mut self) {
+        let began = Instant::now();
+        self.planner.retry();
+        self.write(began);
+    }
+
+    /// Makes sure of the nft table, and writes what it lacks.
+    ///
+    /// # Errors
+    ///
+    /// The table can be neither read nor written.
+    pub fn repair(&mut self) -> Result<nft::Ensured, Error> {
+        let ensured = self.kernel.nft.ensure()?;
+        if ensured != nft::Ensured::Kept {
+            let translations = self.kernel.nft.load()?;
+            self.planner.found(Found::Translations(translations), self.now());
+            self.write(Instant::now());
+        }
+        Ok(ensured)
+    }
+
+    /// Compares what the kernel holds with what was written, and mends the difference.
+    ///
+    /// # Errors
+    ///
+    /// A map or the table cannot be read.
+    pub fn verify(&mut self) -> Result<(), Error> {
+        let Actual { frontends, backends, services, tables, node_addresses, translations } =
+            self.kernel.load()?;
+        let now = self.now();
+        for found in [
+            Found::Backends(backends),
+            Found::Translations(translations),
+            Found::Services(services),
+            Found::Tables(tables),
+            Found::Frontends(frontends),
+            Found::NodeAddresses(node_addresses),
+        ] {
+            self.planner.found(found, now);
+        }
+        self.write(Instant::now());
+        Ok(())
+    }
+
+    /// How long until there is something to do without any change.
+    #[must_use]
+    pub fn wake_in(&self) -> Option<Duration> {
+        let quarantine = self.planner.wake_at().map(|at| at.saturating_sub(self.now()));
+        let retry = self.progress.error.as_ref().map(|_| RETRY);
+        quarantine.into_iter().chain(retry).min()
+    }
+
+    fn write(&mut self, began: Instant) {
+        let mut entries = 0;
+        let mut error = None;
+        while let Some(step) = self.planner.next(self.now()) {
+            match self.kernel.apply(&step) {
+                Ok(()) => {
+                    debug!(step = step.name(), entries = step.len(), "written");
+                    entries += step.len() as u64;
+                    self.planner.done(&step, self.now());
+                }
+                Err(reason) => {
+                    let reason = chain(&reason);
+                    warn!(
+                        step = step.name(),
+                        entries = step.len(),
+                        reason,
+                        "not written, will be tried again"
+                    );
+                    self.planner.failed(&step);
+                    error = Some(reason);
+                }
+            }
+        }
+        self.progress.error = error;
+        if entries > 0 {
+            self.progress.rounds += 1;
+            self.progress.entries += entries;
+            self.progress.latest = began.elapsed();
+            info!(
+                entries,
+                milliseconds = self.progress.latest.as_millis() as u64,
+                "kernel brought up to date"
+            );
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// An error with its sources, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |mut text, source| {
+        let source = source.to_string();
+        if !text.ends_with(&source) {
+            text.push_str(": ");
+            text.push_str(&source);
+        }
+        text
+    })
+}

@@ -1,0 +1,226 @@
+//! Objects from a Kubernetes API server.
+//!
+//! Each kind has its own watch, so that trouble with one does not hold up the others. While the server cannot be
+//! reached nothing is removed: the last state stands until a list says otherwise. Objects are converted as they arrive,
+//! a page at a time; the much larger Kubernetes objects are never kept.
+
+use std::{error::Error as _, path::PathBuf, time::Duration};
+
+use futures::StreamExt;
+use k8s_openapi::api::{
+    core::v1::{Node, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, Client, Config, Resource,
+    api::ListParams,
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::{
+        utils::Backoff as _,
+        watcher::{self, DefaultBackoff, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::{Sender, error::SendError};
+
+use super::{Change, Event, Outcome};
+use crate::{
+    convert::{self, HEADLESS, SERVICE_PROXY_NAME},
+    model::ObjectName,
+};
+
+/// The server ends a watch after this many seconds and we begin the next. A connection that died silently is noticed
+/// no later than 5 seconds after, which bounds how long stale endpoints can be served.
+const WATCH_SECONDS: u32 = 120;
+/// Longest silence within a response. Only a request that has no end of its own needs it.
+const READ_TIMEOUT: Duration = Duration::from_secs(150);
+/// Wait between attempts to find out whether the server answers again.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// Which server to ask, and for what.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The kubeconfig file. None: `$KUBECONFIG`, `~/.kube/config`, or the service account of the pod we run in.
+    pub kubeconfig: Option<PathBuf>,
+    /// The Node that is watched; no other Nodes are.
+    pub node: String,
+}
+
+/// Why there is no way to ask a server at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The given kubeconfig is unusable.
+    #[error("cannot use kubeconfig {path}")]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: kube::config::KubeconfigError,
+    },
+    /// No kubeconfig was given and none was found.
+    #[error("found neither a kubeconfig nor a service account")]
+    Infer(#[source] kube::config::InferConfigError),
+    /// The configuration makes no client (certificates, proxy).
+    #[error("cannot set up a client for {url}")]
+    Client {
+        /// The API server.
+        url: String,
+        /// What is wrong.
+        source: kube::Error,
+    },
+}
+
+/// Follows Services, EndpointSlices and one Node until the receiver of `events` is gone.
+///
+/// # Errors
+/// If the configuration is unusable. A server out of reach is no error: it is told as [`Event::Trouble`], and asked
+/// again until it answers.
+pub async fn run(options: Options, events: Sender<Event>) -> Result<(), Error> {
+    let mut config = configuration(options.kubeconfig).await?;
+    config.read_timeout = config.read_timeout.or(Some(READ_TIMEOUT));
+    let url = config.cluster_url.to_string();
+    let client = Client::try_from(config).map_err(|source| Error::Client { url: url.clone(), source })?;
+
+    let all = watcher::Config::default().timeout(WATCH_SECONDS);
+    let ours = all.clone().labels(&format!("!{SERVICE_PROXY_NAME},!{HEADLESS}"));
+    let own = all.fields(&format!("metadata.name={}", options.node));
+    let services = Watch::<Service, _>::new(&client, &url, ours.clone(), convert::service, Event::Service);
+    let slices = Watch::<EndpointSlice, _>::new(&client, &url, ours, convert::slice, Event::Slice);
+    let nodes = Watch::<Node, _>::new(&client, &url, own, convert::node, Event::Node);
+    tokio::select! {
+        // The watches end only because the receiver is gone, too.
+        _ = futures::future::join3(services.run(&events), slices.run(&events), nodes.run(&events)) => {}
+        () = events.closed() => {}
+    }
+    Ok(())
+}
+
+async fn configuration(kubeconfig: Option<PathBuf>) -> Result<Config, Error> {
+    let Some(path) = kubeconfig else { return Config::infer().await.map_err(Error::Infer) };
+    let load = async {
+        Config::from_custom_kubeconfig(Kubeconfig::read_from(&path)?, &KubeConfigOptions::default()).await
+    };
+    load.await.map_err(|source| Error::Kubeconfig { path, source })
+}
+
+/// The watch of a kind `K`, which is a `T` here.
+struct Watch<K, T> {
+    api: Api<K>,
+    config: watcher::Config,
+    /// The URL that is watched.
+    place: String,
+    convert: fn(&K) -> Outcome<T>,
+    event: fn(Change<T>) -> Event,
+}
+
+impl<K, T> Watch<K, T>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    fn new(
+        client: &Client,
+        url: &str,
+        config: watcher::Config,
+        convert: fn(&K) -> Outcome<T>,
+        event: fn(Change<T>) -> Event,
+    ) -> Self {
+        let place = format!("{}{}", url.trim_end_matches('/'), K::url_path(&(), None));
+        Self { api: Api::all(client.clone()), config, place, convert, event }
+    }
+
+    /// Ends only when the receiver is gone.
+    async fn run(&self, events: &Sender<Event>) -> Result<(), SendError<Event>> {
+        let mut stream = watcher(self.api.clone(), self.config.clone()).boxed();
+        let mut backoff = DefaultBackoff::default();
+        let mut listed = Vec::new();
+        let mut trouble: Option<String> = None;
+        loop {
+            let item = tokio::select! {
+                biased;
+                item = stream.next() => item,
+                // A watch taken up again says nothing until something changes.
+                () = self.answers(), if trouble.is_some() => None,
+            };
+            match item {
+                Some(Err(error)) => {
+                    if is_gone(&error) {
+                        stream = watcher(self.api.clone(), self.config.clone()).boxed();
+                    }
+                    let problem = with_sources(&error);
+                    if trouble.as_ref() != Some(&problem) {
+                        tracing::warn!(place = self.place, reason = problem, "watch failed, trying again");
+                        events.send(self.trouble(vec![problem.clone()])).await?;
+                        trouble = Some(problem);
+                    }
+                    tokio::time::sleep(backoff.next().unwrap_or(PROBE)).await;
+                    continue;
+                }
+                // This only announces that a list will be asked for.
+                Some(Ok(watcher::Event::Init)) => {
+                    listed = Vec::new();
+                    continue;
+                }
+                Some(Ok(watcher::Event::InitApply(object))) => {
+                    listed.push((name(&object), (self.convert)(&object)));
+                    continue;
+                }
+                Some(Ok(watcher::Event::InitDone)) => {
+                    tracing::debug!(place = self.place, objects = listed.len(), "listed");
+                    events.send((self.event)(Change::Reset(std::mem::take(&mut listed)))).await?;
+                }
+                Some(Ok(watcher::Event::Apply(object))) => {
+                    events.send((self.event)(Change::Apply(name(&object), (self.convert)(&object)))).await?;
+                }
+                Some(Ok(watcher::Event::Delete(object))) => {
+                    events.send((self.event)(Change::Delete(name(&object)))).await?;
+                }
+                None => {}
+            }
+            backoff.reset();
+            if trouble.take().is_some() {
+                tracing::info!(place = self.place, "watch works again");
+                events.send(self.trouble(Vec::new())).await?;
+            }
+        }
+    }
+
+    fn trouble(&self, problems: Vec<String>) -> Event {
+        Event::Trouble { place: self.place.clone(), problems }
+    }
+
+    /// Completes when the server answers a small request for this kind.
+    async fn answers(&self) {
+        let any = ListParams { limit: Some(1), ..ListParams::default().match_any() };
+        loop {
+            tokio::time::sleep(PROBE).await;
+            if self.api.list_metadata(&any).await.is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether the server no longer knows the version from which to go on, so that only a new list helps. As an event in
+/// the stream the watcher handles this itself; as the response to a watch request it would ask for the same forever.
+fn is_gone(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+}
+
+fn name(object: &impl Resource) -> ObjectName {
+    let meta = object.meta();
+    ObjectName::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+/// An error and what caused it on one line; many of these errors repeat their source in their own text.
+fn with_sources(error: &watcher::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        source = cause.source();
+    }
+    line.replace('\n', " ")
+}
