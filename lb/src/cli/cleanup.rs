@@ -1,14 +1,9 @@
-//! Removing everything.
-
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::{PinDirArg, runtime};
-use crate::{
-    daemon,
-    driver::{link::Links, maps::Maps, nft::Nft, pins::PinDir},
-};
+use crate::{daemon::cleanup::remove, driver::pins::PinDir};
 
 /// Fails while a daemon is running. Connections that are translated are cut.
 #[derive(Debug, Args)]
@@ -37,49 +32,4 @@ impl Cleanup {
         drop(lock);
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
-}
-
-/// Removes all that can be removed, and tells of each part. The pins go last, since they say what else there is.
-pub async fn remove(pins: &PinDir) -> Vec<anyhow::Result<String>> {
-    let mut outcomes = Vec::new();
-    match foreign(pins) {
-        Some(owner) => outcomes.push(Ok(format!(
-            "the nft table and kernel settings are left alone: they are in another network namespace ({owner})"
-        ))),
-        None => outcomes.extend(remove_from_namespace(pins).await),
-    }
-    if outcomes.iter().all(Result::is_ok) {
-        let removed = pins.remove().map(|()| format!("removed all pins in {}", pins.name().display()));
-        outcomes.push(removed.map_err(Into::into));
-    }
-    outcomes
-}
-
-/// The network namespace that the state belongs to, if it is another. State that cannot be read belongs to nobody.
-fn foreign(pins: &PinDir) -> Option<String> {
-    daemon::describe(&Maps::open(pins).ok()?).ok()?
-}
-
-async fn remove_from_namespace(pins: &PinDir) -> Vec<anyhow::Result<String>> {
-    let mut outcomes = Vec::new();
-    let links = match Links::open() {
-        Ok(links) => links,
-        Err(error) => return vec![Err(error.into())],
-    };
-    match links.snapshot().await {
-        Ok(snapshot) => {
-            let detached = daemon::detach_all(pins, &snapshot);
-            outcomes.push(detached.map(|()| "detached from all interfaces".to_owned()).map_err(Into::into));
-            if let Ok(maps) = Maps::open(pins) {
-                match daemon::restore(&maps, &links, &snapshot).await {
-                    Ok(done) => outcomes.extend(done.into_iter().map(|what| Ok(format!("restored {what}")))),
-                    Err(error) => outcomes.push(Err(error)),
-                }
-            }
-        }
-        Err(error) => outcomes.push(Err(error.into())),
-    }
-    let removed = Nft::new().remove().map(|()| "removed nft table inet portico".to_owned());
-    outcomes.push(removed.map_err(Into::into));
-    outcomes
 }

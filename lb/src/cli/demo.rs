@@ -13,10 +13,9 @@ use clap::Args;
 
 use super::output::table;
 use crate::lab::{
-    Cgroup, Daemon, Options, Residue, Topology, Workspace, XdpMode,
+    self, Cgroup, Daemon, Options, Residue, Topology, Workspace, XdpMode,
     addr::{self, Family},
     agent::Report,
-    command,
 };
 
 /// Manifests that the demo runs on; they are in the repository under deploy/demo.
@@ -194,7 +193,7 @@ impl Demo {
         let mut agent = topology.pod.command(env::current_exe()?);
         agent.args(["lab-agent", protocol, &to.to_string(), "--times", &self.connections.to_string()]);
         cgroup.place(&mut agent);
-        let output = command::output(&mut agent)?;
+        let output = lab::output(&mut agent)?;
         let mut tally = Tally::new();
         for line in output.stdout.lines() {
             let report: Report =
@@ -231,12 +230,12 @@ fn row(from: &str, kind: &str, protocol: &str, to: SocketAddr, tally: &Tally) ->
 
 /// Prints the first lines that a command prints.
 fn head(command: &mut std::process::Command, arguments: &[&str], lines: usize) -> anyhow::Result<()> {
-    print!("{}", indent(&command::output(command.args(arguments))?.stdout, lines));
+    print!("{}", indent(&lab::output(command.args(arguments))?.stdout, lines));
     Ok(())
 }
 
 fn counters(daemon: &Daemon) -> anyhow::Result<()> {
-    let output = command::output(&mut daemon.command(&["get", "counters"]))?.stdout;
+    let output = lab::output(&mut daemon.command(&["get", "counters"]))?.stdout;
     let occurred = output.lines().filter(|line| line.split_whitespace().nth(2) != Some("0"));
     println!("{}", indent(&occurred.collect::<Vec<_>>().join("\n"), usize::MAX));
     Ok(())

@@ -1,6 +1,6 @@
 //! The command line.
 
-pub mod cleanup;
+mod cleanup;
 mod demo;
 mod doctor;
 mod get;

@@ -2,6 +2,7 @@
 //!
 //! Everything it sets up outlives it. Losing it at any point stops changes from being followed and nothing else.
 
+pub mod cleanup;
 mod interfaces;
 mod metrics;
 mod namespace;
@@ -98,16 +99,20 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let existed = PinDir::find(&options.pin_dir).is_some_and(|pins| pins.exists());
     let pins = PinDir::prepare(&options.pin_dir)?;
     let _lock = pins.lock()?;
-    let daemon = match Daemon::start(options, pins.clone()).await {
-        Ok(daemon) => daemon,
-        Err(error) => {
-            if !existed {
-                crate::cli::cleanup::remove(&pins).await;
-            }
-            return Err(error);
+    let mut synced = false;
+    let outcome = match Daemon::start(options, pins.clone()).await {
+        Ok(mut daemon) => {
+            let outcome = daemon.run().await;
+            synced = daemon.synced;
+            outcome
         }
+        Err(error) => Err(error),
     };
-    daemon.run().await
+    if outcome.is_err() && !existed && !synced {
+        // It never served anything, so nobody misses it.
+        cleanup::remove(&pins).await;
+    }
+    outcome
 }
 
 struct Daemon {
@@ -135,11 +140,11 @@ impl Daemon {
         let interfaces = Interfaces::new(&options.interfaces, options.xdp, &snapshot)?;
         let (cgroup, cgroup_dir) = cgroup::open(options.cgroup.as_deref())?;
 
-        let nft = Nft::new();
-        nft.ensure().context("cannot set up the nft table")?;
         let mut objects = Objects::load(&pins)?;
         let maps = Maps::open(&pins)?;
         namespace::claim(&maps, &pins)?;
+        let nft = Nft::new();
+        nft.ensure().context("cannot set up the nft table")?;
         let settings = Settings::apply(&maps)?;
         let reconciler = Reconciler::adopt(Kernel { maps, nft })?;
         attach::sockets(&mut objects, &pins, &cgroup_dir)
@@ -168,7 +173,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    async fn run(mut self) -> anyhow::Result<()> {
+    async fn run(&mut self) -> anyhow::Result<()> {
         let (sender, mut events) = mpsc::channel(QUEUE);
         let mut source = tokio::spawn(follow(self.options.clone(), sender));
         let (mut requests, _status) = status::serve(&self.pins)?;
@@ -189,7 +194,7 @@ impl Daemon {
         let mut due = None;
         info!(node = self.options.node_name, pins = %self.pins.name().display(), "running");
         loop {
-            let wake = self.reconciler.wake_in();
+            let wake = self.reconciler.wake_in().filter(|_| self.synced);
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -206,7 +211,8 @@ impl Daemon {
                     self.sync();
                 }
                 () = async { match wake { Some(wait) => sleep(wait).await, None => pending().await } } => {
-                    self.reconciler.resume();
+                    let facts = self.facts();
+                    self.reconciler.resume(&self.index, &facts);
                 }
                 changed = link_watch.changed() => {
                     changed?;

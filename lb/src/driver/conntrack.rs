@@ -95,7 +95,8 @@ pub struct Flow {
     pub zone: u16,
     /// Packets and bytes, where `net.netfilter.nf_conntrack_acct` was on when the flow began.
     pub traffic: Option<Traffic>,
-    /// The kernel's id, which tells this flow from a later one with the same addresses.
+    /// The kernel's id. It tells this flow from a later one with the same addresses, unless the kernel has put that
+    /// one into the same memory: the id is a hash of both.
     pub id: Option<u32>,
 }
 

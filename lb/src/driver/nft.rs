@@ -102,7 +102,8 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// The driver. Clones share what they know.
+/// The driver. Clones share what they know. What changes the table should be called by one at a time: a repair that
+/// has to replace it writes the elements that it has read before.
 #[derive(Clone, Debug)]
 pub struct Nft {
     process: Process,
@@ -213,7 +214,8 @@ impl Nft {
         Ok(elements)
     }
 
-    /// Adds elements, in one transaction. Those that exist with another backend get this one.
+    /// Adds elements, in one transaction. Those that exist with another backend get this one. Labels begin at
+    /// [`datapath::abi::Label::FIRST`].
     ///
     /// # Errors
     /// If there is no table, or no `nft`.

@@ -64,7 +64,7 @@ impl PinDir {
         }
         // The process that lends its view may end before this one.
         views.find_map(|path| {
-            let base = existing_ancestor(&path);
+            let base = existing_ancestor(path.parent()?);
             if !on_bpffs(base) {
                 return None;
             }

@@ -33,7 +33,7 @@ pub mod addr;
 pub mod agent;
 mod cgroup;
 pub mod client;
-pub mod command;
+mod command;
 mod daemon;
 mod error;
 mod http;
@@ -51,7 +51,7 @@ mod tests;
 
 pub use cgroup::Cgroup;
 pub use client::Client;
-pub use command::Output;
+pub use command::{Output, output};
 pub use daemon::{Daemon, Options, XdpMode};
 pub use error::LabError;
 pub use netns::{Netns, Spawned};

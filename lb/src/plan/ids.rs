@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     time::Duration,
 };
 
-/// Ids from 1 up to a limit, the lowest free one first.
+/// Ids of a range, the lowest free one first.
 ///
 /// An id that was released is not given to another key before the quarantine has passed; to the same key it is.
 #[derive(Debug)]
@@ -15,28 +16,25 @@ pub struct Ids<K> {
     free: BTreeMap<u32, u32>,
     available: u32,
     by_key: BTreeMap<K, u32>,
-    by_id: BTreeMap<u32, Taken<K>>,
+    /// Ids that are not free; those that are reserved have no key.
+    by_id: BTreeMap<u32, Option<K>>,
     /// When a released id becomes free.
+    free_at: BTreeMap<u32, Duration>,
+    /// Likewise, in order of time.
     cooling: BTreeSet<(Duration, u32)>,
 }
 
-#[derive(Debug)]
-struct Taken<K> {
-    key: Option<K>,
-    /// When it becomes free, if it has been released.
-    free_at: Option<Duration>,
-}
-
 impl<K: Ord + Clone> Ids<K> {
-    /// Ids greater than zero and less than `limit`.
+    /// Ids in a range.
     #[must_use]
-    pub fn new(limit: u32, quarantine: Duration) -> Self {
+    pub fn new(range: Range<u32>, quarantine: Duration) -> Self {
         Self {
             quarantine,
-            free: (limit > 1).then_some((1, limit)).into_iter().collect(),
-            available: limit.saturating_sub(1),
+            available: range.len() as u32,
+            free: (!range.is_empty()).then_some((range.start, range.end)).into_iter().collect(),
             by_key: BTreeMap::new(),
             by_id: BTreeMap::new(),
+            free_at: BTreeMap::new(),
             cooling: BTreeSet::new(),
         }
     }
@@ -47,8 +45,7 @@ impl<K: Ord + Clone> Ids<K> {
         if self.by_key.contains_key(&key) || !self.reserve(id) {
             return false;
         }
-        let Some(taken) = self.by_id.get_mut(&id) else { return false };
-        taken.key = Some(key.clone());
+        self.by_id.insert(id, Some(key.clone()));
         self.by_key.insert(key, id);
         true
     }
@@ -56,8 +53,8 @@ impl<K: Ord + Clone> Ids<K> {
     /// Takes `id` out of circulation without a key. Returns false, and changes nothing, if it has a key or is out of
     /// range; true also if it was reserved already.
     pub fn reserve(&mut self, id: u32) -> bool {
-        if let Some(taken) = self.by_id.get(&id) {
-            return taken.key.is_none() && taken.free_at.is_none();
+        if self.by_id.contains_key(&id) {
+            return self.is_reserved(id);
         }
         let Some((&start, &end)) = self.free.range(..=id).next_back() else { return false };
         if id >= end {
@@ -71,7 +68,7 @@ impl<K: Ord + Clone> Ids<K> {
             self.free.insert(id + 1, end);
         }
         self.available -= 1;
-        self.by_id.insert(id, Taken { key: None, free_at: None });
+        self.by_id.insert(id, None);
         true
     }
 
@@ -79,7 +76,7 @@ impl<K: Ord + Clone> Ids<K> {
     pub fn get_or_assign(&mut self, key: &K, now: Duration) -> Option<u32> {
         self.expire(now);
         if let Some(&id) = self.by_key.get(key) {
-            if let Some(free_at) = self.by_id.get_mut(&id).and_then(|t| t.free_at.take()) {
+            if let Some(free_at) = self.free_at.remove(&id) {
                 self.cooling.remove(&(free_at, id));
             }
             return Some(id);
@@ -97,20 +94,22 @@ impl<K: Ord + Clone> Ids<K> {
     /// The key that `id` belongs to.
     #[must_use]
     pub fn key(&self, id: u32) -> Option<&K> {
-        self.by_id.get(&id)?.key.as_ref()
+        self.by_id.get(&id)?.as_ref()
     }
 
     /// Whether `id` was reserved and has no key.
     #[must_use]
     pub fn is_reserved(&self, id: u32) -> bool {
-        self.by_id.get(&id).is_some_and(|t| t.key.is_none() && t.free_at.is_none())
+        self.by_id.get(&id).is_some_and(Option::is_none) && !self.free_at.contains_key(&id)
     }
 
     /// Lets `id` go.
     pub fn release(&mut self, id: u32, now: Duration) {
-        let Some(taken) = self.by_id.get_mut(&id).filter(|t| t.free_at.is_none()) else { return };
+        if !self.by_id.contains_key(&id) || self.free_at.contains_key(&id) {
+            return;
+        }
         let free_at = now.saturating_add(self.quarantine);
-        taken.free_at = Some(free_at);
+        self.free_at.insert(id, free_at);
         self.cooling.insert((free_at, id));
         self.expire(now);
     }
@@ -130,7 +129,8 @@ impl<K: Ord + Clone> Ids<K> {
     fn expire(&mut self, now: Duration) {
         while let Some(&(at, id)) = self.cooling.first().filter(|(at, _)| *at <= now) {
             self.cooling.remove(&(at, id));
-            if let Some(key) = self.by_id.remove(&id).and_then(|taken| taken.key) {
+            self.free_at.remove(&id);
+            if let Some(key) = self.by_id.remove(&id).flatten() {
                 self.by_key.remove(&key);
             }
             self.give_back(id);
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn lowest_free_id_first_and_stable() {
-        let mut ids = Ids::new(100, QUARANTINE);
+        let mut ids = Ids::new(1..100, QUARANTINE);
         assert_eq!(ids.get_or_assign(&"a", at(0)), Some(1));
         assert_eq!(ids.get_or_assign(&"b", at(0)), Some(2));
         assert_eq!(ids.get_or_assign(&"a", at(9)), Some(1));
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn released_ids_rest_before_another_key_gets_them() {
-        let mut ids = Ids::new(100, QUARANTINE);
+        let mut ids = Ids::new(1..100, QUARANTINE);
         ids.get_or_assign(&"a", at(0));
         ids.release(1, at(10));
         assert_eq!(ids.wake_at(), Some(at(40)));
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_same_key_gets_its_id_back_from_quarantine() {
-        let mut ids = Ids::new(100, QUARANTINE);
+        let mut ids = Ids::new(1..100, QUARANTINE);
         ids.get_or_assign(&"a", at(0));
         ids.release(1, at(10));
         assert_eq!(ids.get_or_assign(&"a", at(20)), Some(1));
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn adopted_ids_are_not_given_away() {
-        let mut ids = Ids::new(u32::MAX, QUARANTINE);
+        let mut ids = Ids::new(1..u32::MAX, QUARANTINE);
         assert!(ids.adopt(2, "b"));
         assert!(ids.adopt(4_000_000_000, "far"));
         assert!(!ids.adopt(2, "other"), "the id has a key");
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn reserved_ids_wait_for_a_key() {
-        let mut ids = Ids::new(10, QUARANTINE);
+        let mut ids = Ids::new(1..10, QUARANTINE);
         assert!(ids.reserve(1) && ids.reserve(1) && ids.is_reserved(1));
         assert_eq!(ids.get_or_assign(&"a", at(0)), Some(2));
         assert!(ids.adopt(1, "b"));
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn all_ids_can_be_taken_and_come_back() {
-        let mut ids = Ids::new(5, Duration::ZERO);
+        let mut ids = Ids::new(1..5, Duration::ZERO);
         for round in 0..3 {
             let keys = [10, 20, 30, 40].map(|k| k + round);
             assert_eq!(ids.available(at(0)), 4);

@@ -18,8 +18,8 @@ pub struct Index {
     services: Kind<Service>,
     slices: Kind<Slice>,
     nodes: Kind<Node>,
-    /// Service -> its slices.
-    slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    /// Service -> its slices, in order of their names; mostly one or two.
+    slices_of: BTreeMap<ObjectName, Vec<ObjectName>>,
     /// Place -> problems.
     trouble: BTreeMap<String, Vec<String>>,
     dirty: Dirty,
@@ -66,7 +66,7 @@ impl Index {
                 if let Some(old) = old {
                     dirty.services.insert(old.service.clone());
                     if let Some(slices) = slices_of.get_mut(&old.service) {
-                        slices.remove(name);
+                        slices.retain(|slice| slice != name);
                         if slices.is_empty() {
                             slices_of.remove(&old.service);
                         }
@@ -74,7 +74,11 @@ impl Index {
                 }
                 if let Some(new) = new {
                     dirty.services.insert(new.service.clone());
-                    slices_of.entry(new.service.clone()).or_default().insert(name.clone());
+                    let slices = slices_of.entry(new.service.clone()).or_default();
+                    if let Err(place) = slices.binary_search(name) {
+                        slices.reserve_exact(1);
+                        slices.insert(place, name.clone());
+                    }
                 }
             }),
             Event::Node(change) => nodes.apply(change, |_, _, _| dirty.node = true),

@@ -1,3 +1,8 @@
+mod claims;
+mod view;
+
+pub use view::{FrontendView, ServiceView, TableView};
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -11,7 +16,7 @@ use super::{
     Actual, Dirty, Found, Index, Step,
     desired::{self, Family, FrontendKind, Scope},
     eligible::Viewpoint,
-    kernel::{Kernel, TableKey},
+    kernel::{Kernel, TableKey, Target},
 };
 use crate::model::ObjectName;
 
@@ -285,7 +290,10 @@ impl Planner {
         let kernel = &mut self.kernel;
         let backends: BTreeSet<&SocketAddr> =
             wanted.iter().flat_map(|p| p.lists.values().flatten()).collect();
-        let needed = backends.into_iter().filter(|addr| kernel.backend_ids.get(addr).is_none()).count();
+        let needed = backends
+            .into_iter()
+            .filter(|addr| kernel.backend_ids.get(&Target::from(**addr)).is_none())
+            .count();
         room("backends", needed, kernel.backend_ids.available(now) as usize)?;
 
         let ids: Vec<_> =
@@ -316,8 +324,7 @@ impl Planner {
             let key = (id, list.0, list.1);
             self.adopt_table(key, &port.frontends);
             let table = self.kernel.table_ids.get_or_assign(&key, now)?;
-            let spec = self.kernel.spec(addresses, now);
-            self.kernel.set_table(table, spec, now);
+            self.kernel.set_table(table, addresses, now);
             tables.insert(*list, table);
         }
         let choice = |choice: desired::Choice| abi::Choice {
@@ -335,11 +342,7 @@ impl Planner {
             .collect();
 
         for wanted in &frontends {
-            let claims = self.claims.entry(wanted.key).or_default();
-            if !claims.contains(&id) {
-                claims.push(id);
-            }
-            touched.insert(wanted.key);
+            self.claim(wanted.key, id, touched);
         }
         let kept: BTreeSet<FrontendKey> = frontends.iter().map(|f| f.key).collect();
         let port = Port { object: object.clone(), created, name, frontends, tables };
@@ -367,16 +370,6 @@ impl Planner {
         self.kernel.unset_service(id, now);
     }
 
-    fn withdraw(&mut self, key: FrontendKey, id: u32, touched: &mut BTreeSet<FrontendKey>) {
-        if let Some(claims) = self.claims.get_mut(&key) {
-            claims.retain(|claimant| *claimant != id);
-            if claims.is_empty() {
-                self.claims.remove(&key);
-            }
-            touched.insert(key);
-        }
-    }
-
     /// Gives a table without id the one that a previous process gave it, as seen from the service's frontends.
     fn adopt_table(&mut self, key: TableKey, frontends: &[desired::Frontend]) {
         let (service, family, scope) = key;
@@ -395,37 +388,7 @@ impl Planner {
             }
         }
     }
-
-    /// Decides who has a frontend.
-    ///
-    /// Whoever has it keeps it, so that connections do not change sides because of what somebody else does; otherwise
-    /// the older Service has precedence, then the one whose name comes first.
-    fn settle(&mut self, key: FrontendKey) {
-        let claims = self.claims.get(&key).map_or(&[][..], Vec::as_slice);
-        if claims.len() > 1 {
-            self.contested.insert(key);
-        } else {
-            self.contested.remove(&key);
-        }
-        let incumbent = self.kernel.frontends.desired(&key).or_else(|| self.kernel.frontends.actual(&key));
-        let incumbent = incumbent.map(|frontend| frontend.service).filter(|id| claims.contains(id));
-        let holder = incumbent.or_else(|| {
-            let rank =
-                |id: &u32| self.ports.get(id).map(|p| (p.created.is_none(), p.created, &p.object, &p.name));
-            claims.iter().copied().min_by(|a, b| rank(a).cmp(&rank(b)))
-        });
-        let value = holder
-            .and_then(|id| self.ports.get(&id)?.frontends.iter().find(|f| f.key == key))
-            .map(|wanted| wanted.value);
-        match value {
-            Some(value) => self.kernel.set_frontend(key, value),
-            None => self.kernel.unset_frontend(&key),
-        }
-    }
 }
-
-mod view;
-pub use view::{FrontendView, ServiceView, TableView};
 
 #[cfg(test)]
 mod tests;

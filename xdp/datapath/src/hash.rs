@@ -46,3 +46,6 @@ pub fn flow(packet: &Packet) -> u32 {
 pub fn socket(cookie: u64, peer: &Addr, port: [u8; 2]) -> u32 {
     finish(step(addr(step(START, cookie), peer), u64::from(u16::from_be_bytes(port))))
 }
+
+#[cfg(test)]
+mod tests;

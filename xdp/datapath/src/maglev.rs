@@ -16,3 +16,6 @@ fn word<T: Table>(table: &T, index: u32) -> Option<u32> {
     let chunk = table.chunk(index / CHUNK_WORDS)?;
     chunk.0.get((index % CHUNK_WORDS) as usize).copied()
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,39 +135,34 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Counter> 
     }
     let (mut next, mut offset) = (header[6], offset + 40);
     for _ in 0..=MAX_EXTENSION_HEADERS {
-        match next {
-            TCP | UDP => return transport(frame, offset, src, dst, next),
-            // Hop-by-hop options, routing, destination options.
-            0 | 43 | 60 => {
-                let Some(&[after, length]) = frame.window::<2>(offset) else {
-                    return Err(Counter::Malformed);
-                };
-                next = after;
-                offset += (usize::from(length) + 1) * 8;
-            }
-            // Authentication header, RFC 4302: its length counts in other units than the rest.
-            51 => {
-                let Some(&[after, length]) = frame.window::<2>(offset) else {
-                    return Err(Counter::Malformed);
-                };
-                next = after;
-                offset += (usize::from(length) + 2) * 4;
-            }
-            44 => {
-                let Some(fragment) = frame.window::<8>(offset) else {
-                    return Err(Counter::Malformed);
-                };
-                if u16::from_be_bytes([fragment[2], fragment[3]]) & 0xfff8 != 0 {
-                    return Err(Counter::Fragment);
-                }
-                next = fragment[0];
-                offset += 8;
-            }
-            _ => return Err(Counter::OtherProtocol),
+        if next == TCP || next == UDP {
+            return transport(frame, offset, src, dst, next);
         }
+        if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
+            return Err(Counter::OtherProtocol);
+        }
+        // None is shorter than eight bytes.
+        let Some(&[after, length, a, b, ..]) = frame.window::<8>(offset) else {
+            return Err(Counter::Malformed);
+        };
+        offset += match next {
+            FRAGMENT if u16::from_be_bytes([a, b]) & 0xfff8 != 0 => return Err(Counter::Fragment),
+            FRAGMENT => 8,
+            // RFC 4302: in other units than the rest.
+            AUTHENTICATION => (usize::from(length) + 2) * 4,
+            _ => (usize::from(length) + 1) * 8,
+        };
+        next = after;
     }
     Err(Counter::TooDeep)
 }
+
+/// IPv6 extension headers that are skipped, as numbered by IANA.
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
 
 /// Source and destination port, at the start of TCP and of UDP.
 const PORTS: usize = 4;

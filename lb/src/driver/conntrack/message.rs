@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use datapath::abi::{TCP, UDP};
-use netlink_packet_core::{DefaultNla, Nla, NlasIterator, parse_u32_be, parse_u64_be};
+use netlink_packet_core::{DefaultNla, NLA_TYPE_MASK, Nla, NlasIterator, parse_u32_be, parse_u64_be};
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Protocol, Status,
     Tuple as TupleAttribute,
@@ -37,7 +37,8 @@ pub(super) fn flow(attributes: &[ConntrackAttribute]) -> Option<Flow> {
             ConntrackAttribute::CtaTimeout(seconds) => timeout_s = *seconds,
             ConntrackAttribute::CtaMark(bits) => mark = *bits,
             ConntrackAttribute::CtaProtoInfo(infos) => state = tcp_state(infos),
-            ConntrackAttribute::Other(nla) => match nla.kind() {
+            // The kernel flags attributes that contain others.
+            ConntrackAttribute::Other(nla) => match nla.kind() & NLA_TYPE_MASK {
                 COUNTERS_ORIGINAL => traffic.get_or_insert_default().original = volume(nla),
                 COUNTERS_REPLY => traffic.get_or_insert_default().reply = volume(nla),
                 ID => id = parse_u32_be(&value(nla)).ok(),

@@ -54,11 +54,14 @@ impl Process {
         read: impl FnOnce(&mut dyn BufRead) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut child = self.spawn(attempt, arguments, Stdio::null(), Stdio::piped())?;
-        let value = match child.stdout.take() {
-            Some(stdout) => read(&mut BufReader::with_capacity(1 << 16, stdout)),
-            None => read(&mut io::empty()),
+        let mut output: Box<dyn BufRead> = match child.stdout.take() {
+            Some(stdout) => Box::new(BufReader::with_capacity(1 << 16, stdout)),
+            None => Box::new(io::empty()),
         };
-        // Where nft failed, its own words explain more than the parser's about the rest.
+        let value = read(&mut output);
+        // Cut off, nft would fail for that reason, and hide why the rest was not wanted.
+        io::copy(&mut output, &mut io::sink()).map_err(|error| self.failed(attempt, error))?;
+        // Where nft failed, its own words explain more than those about half an output.
         self.finish(attempt, child)?;
         value
     }

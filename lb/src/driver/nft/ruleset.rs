@@ -100,7 +100,7 @@ const CHAINS: [(&str, &str); 4] = [
 fn rules() -> String {
     use counter::{INVALID, MASQUERADED, PROBE_LOST, REFUSED, UNKNOWN_LABEL, WITHHELD};
     let (reject, withhold, probe) = (Label::REJECT, Label::DROP, Label::PROBE);
-    let labelled = format!("meta priority != {}", Label::NONE);
+    let labelled = format!("meta priority >= {}", Label(Label::FIRST));
     let (bit, others) = (MASQUERADE_MARK, !MASQUERADE_MARK);
     let mut text = String::new();
     let mut rule = |chain: &str, rule: &str| {
@@ -186,7 +186,7 @@ pub fn probe_elements() -> [(u32, SocketAddr); 2] {
 
 /// The transaction that takes elements out and then puts others in.
 #[must_use]
-pub fn change(delete: &[(u32, Family)], add: &[(u32, SocketAddr)]) -> String {
+pub fn change(delete: &[Key], add: &[(u32, SocketAddr)]) -> String {
     let mut text = String::with_capacity(40 * add.len() + 16 * delete.len() + 128);
     for family in Family::ALL {
         let labels = delete.iter().filter(|(_, f)| *f == family);
@@ -222,14 +222,17 @@ fn list<T>(
     text.push_str(" }\n");
 }
 
+/// What identifies an element.
+pub type Key = (u32, Family);
+
 /// What remains to be deleted and added if these elements exist.
 #[must_use]
 pub fn difference(
-    actual: &HashMap<(u32, Family), SocketAddr>,
-    delete: &[(u32, Family)],
+    actual: &HashMap<Key, SocketAddr>,
+    delete: &[Key],
     add: &[(u32, SocketAddr)],
-) -> (Vec<(u32, Family)>, Vec<(u32, SocketAddr)>) {
-    let delete: BTreeSet<(u32, Family)> = delete.iter().copied().collect();
+) -> (Vec<Key>, Vec<(u32, SocketAddr)>) {
+    let delete: BTreeSet<Key> = delete.iter().copied().collect();
     let key = |(label, addr): &(u32, SocketAddr)| (*label, Family::of(addr));
     let stays = |element: &&(u32, SocketAddr)| {
         actual.get(&key(element)) == Some(&element.1) && !delete.contains(&key(element))

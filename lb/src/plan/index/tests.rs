@@ -1,1 +1,186 @@
+use super::*;
+use crate::model::TrafficPolicy;
 
+fn name(name: &str) -> ObjectName {
+    ObjectName::new("default", name)
+}
+
+fn service(service: &str, created: i64) -> Service {
+    Service {
+        name: name(service),
+        created: Some(created),
+        cluster_ips: Vec::new(),
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        ipv4: true,
+        ipv6: false,
+        external_policy: TrafficPolicy::Cluster,
+        internal_policy: TrafficPolicy::Cluster,
+        ports: Vec::new(),
+    }
+}
+
+fn slice(slice: &str, service: &str) -> Slice {
+    Slice { name: name(slice), service: name(service), ports: Vec::new(), endpoints: Vec::new() }
+}
+
+fn sound<T>(object: T) -> Result<Converted<T>, String> {
+    Ok(Converted { object: Some(object), defects: Vec::new(), notes: Vec::new() })
+}
+
+fn defective<T>(object: Option<T>) -> Result<Converted<T>, String> {
+    Ok(Converted { object, defects: vec!["bad port".to_owned()], notes: Vec::new() })
+}
+
+fn put(index: &mut Index, version: Result<Converted<Service>, String>) {
+    index.apply(Event::Service(Change::Apply(name("web"), version)));
+}
+
+fn reasons(index: &Index) -> Vec<String> {
+    index.rejections().map(|r| format!("{} {}: {}", r.kind, r.object, r.reason)).collect()
+}
+
+fn dirty(index: &mut Index) -> Vec<String> {
+    index.take_dirty().services.into_iter().map(|name| name.name).collect()
+}
+
+#[test]
+fn the_last_good_version_stays_in_force() {
+    let mut index = Index::new();
+    put(&mut index, sound(service("web", 1)));
+    assert_eq!(dirty(&mut index), ["web"]);
+    for bad in [defective(Some(service("web", 2))), defective(None), Err("bad port".to_owned())] {
+        put(&mut index, bad);
+        assert_eq!(index.service(&name("web")).unwrap().created, Some(1));
+        assert_eq!(reasons(&index), ["Service default/web: bad port"]);
+        assert!(index.take_dirty().is_empty());
+    }
+    put(&mut index, sound(service("web", 3)));
+    assert_eq!(index.service(&name("web")).unwrap().created, Some(3));
+    assert!(reasons(&index).is_empty());
+    assert_eq!(dirty(&mut index), ["web"]);
+}
+
+#[test]
+fn the_valid_parts_of_a_defective_version_are_better_than_nothing() {
+    let mut index = Index::new();
+    put(&mut index, defective(Some(service("web", 1))));
+    assert_eq!(index.service(&name("web")).unwrap().created, Some(1));
+    put(&mut index, defective(Some(service("web", 2))));
+    assert_eq!(index.service(&name("web")).unwrap().created, Some(2));
+    assert_eq!(reasons(&index), ["Service default/web: bad port"]);
+    assert_eq!(dirty(&mut index), ["web"]);
+    put(&mut index, Err("nonsense".to_owned()));
+    assert_eq!(index.service(&name("web")), None);
+    assert_eq!(reasons(&index), ["Service default/web: nonsense"]);
+    assert_eq!(dirty(&mut index), ["web"]);
+}
+
+#[test]
+fn deletion_removes_the_version_in_force_and_the_listing() {
+    let ways: [Event; 3] = [
+        Event::Service(Change::Delete(name("web"))),
+        Event::Service(Change::Reset(Vec::new())),
+        Event::Service(Change::Apply(
+            name("web"),
+            Ok(Converted { object: None, defects: Vec::new(), notes: Vec::new() }),
+        )),
+    ];
+    for gone in ways {
+        let mut index = Index::new();
+        put(&mut index, sound(service("web", 1)));
+        put(&mut index, defective(None));
+        dirty(&mut index);
+        index.apply(gone.clone());
+        assert_eq!(index.service(&name("web")), None);
+        assert!(reasons(&index).is_empty());
+        assert_eq!(dirty(&mut index), ["web"]);
+        index.apply(gone);
+        assert!(index.take_dirty().is_empty());
+    }
+}
+
+#[test]
+fn a_reset_marks_only_what_differs() {
+    let mut index = Index::new();
+    let all = |list: &[(&str, i64)]| {
+        let object = |(n, created): &(&str, i64)| (name(n), sound(service(n, *created)));
+        Event::Service(Change::Reset(list.iter().map(object).collect()))
+    };
+    index.apply(all(&[("a", 1), ("b", 1), ("c", 1)]));
+    assert_eq!(dirty(&mut index), ["a", "b", "c"]);
+    index.apply(all(&[("b", 2), ("c", 1), ("d", 1)]));
+    assert_eq!(dirty(&mut index), ["a", "b", "d"]);
+    assert_eq!(index.services().count(), 3);
+}
+
+#[test]
+fn synced_once_each_kind_was_told_of_in_full() {
+    let mut index = Index::new();
+    put(&mut index, sound(service("web", 1)));
+    index.apply(Event::Service(Change::Reset(Vec::new())));
+    index.apply(Event::Slice(Change::Reset(Vec::new())));
+    assert!(!index.synced());
+    index.apply(Event::Node(Change::Reset(Vec::new())));
+    assert!(index.synced());
+}
+
+#[test]
+fn slices_belong_to_a_service_and_may_move() {
+    let mut index = Index::new();
+    let put =
+        |index: &mut Index, s: Slice| index.apply(Event::Slice(Change::Apply(s.name.clone(), sound(s))));
+    let of = |index: &Index, service| {
+        index.slices(&name(service)).map(|s| s.name.name.clone()).collect::<Vec<_>>()
+    };
+    put(&mut index, slice("two", "web"));
+    put(&mut index, slice("one", "web"));
+    assert_eq!(
+        (of(&index, "web"), dirty(&mut index)),
+        (vec!["one".into(), "two".into()], vec!["web".into()])
+    );
+    put(&mut index, slice("one", "db"));
+    assert_eq!((of(&index, "web"), of(&index, "db")), (vec!["two".into()], vec!["one".into()]));
+    assert_eq!(dirty(&mut index), ["db", "web"]);
+    index.apply(Event::Slice(Change::Delete(name("two"))));
+    assert_eq!((of(&index, "web"), dirty(&mut index)), (vec![], vec!["web".into()]));
+}
+
+#[test]
+fn nodes_set_a_flag() {
+    let mut index = Index::new();
+    let node = Node { name: "n1".to_owned(), ..Node::default() };
+    let event = Event::Node(Change::Apply(ObjectName::new("", "n1"), sound(node.clone())));
+    index.apply(event.clone());
+    assert!(index.take_dirty().node);
+    assert_eq!(index.node("n1"), Some(&node));
+    index.apply(event);
+    assert!(index.take_dirty().is_empty());
+}
+
+#[test]
+fn rejections_come_in_a_fixed_order() {
+    let mut index = Index::new();
+    let trouble = |place: &str, problems: &[&str]| Event::Trouble {
+        place: place.to_owned(),
+        problems: problems.iter().map(ToString::to_string).collect(),
+    };
+    index.apply(trouble("b.yaml", &["line 3", "line 9"]));
+    index.apply(trouble("a.yaml", &["unreadable"]));
+    index.apply(Event::Node(Change::Apply(ObjectName::new("", "n1"), Err("x".to_owned()))));
+    index.apply(Event::Slice(Change::Apply(name("s"), Err("x".to_owned()))));
+    put(&mut index, Err("x".to_owned()));
+    assert_eq!(
+        reasons(&index),
+        [
+            "Service default/web: x",
+            "EndpointSlice default/s: x",
+            "Node n1: x",
+            "source a.yaml: unreadable",
+            "source b.yaml: line 3",
+            "source b.yaml: line 9",
+        ]
+    );
+    index.apply(trouble("b.yaml", &[]));
+    assert_eq!(index.rejections().count(), 4);
+}

@@ -1,1 +1,134 @@
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
+use super::*;
+
+fn addr(ipv6: bool, n: u32) -> SocketAddr {
+    let [_, _, c, d] = n.to_be_bytes();
+    if ipv6 {
+        (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16), 8080).into()
+    } else {
+        (Ipv4Addr::new(10, 0, c, d), 8080).into()
+    }
+}
+
+fn spec(ipv6: bool, n: u32) -> MaglevSpec {
+    MaglevSpec::new((1..=n).map(|id| (id, addr(ipv6, id))).collect())
+}
+
+/// The table in terms of addresses.
+fn addresses(spec: &MaglevSpec) -> Vec<SocketAddr> {
+    let by_id: BTreeMap<u32, SocketAddr> = spec.backends().iter().copied().collect();
+    build(spec).iter().map(|id| by_id[id]).collect()
+}
+
+fn shares(table: &[u32]) -> BTreeMap<u32, f64> {
+    let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
+    table.iter().for_each(|id| *counts.entry(*id).or_default() += 1);
+    counts.into_iter().map(|(id, n)| (id, f64::from(n))).collect()
+}
+
+#[test]
+fn sizes_are_primes_of_at_least_a_hundred_slots_a_backend() {
+    for m in LADDER {
+        assert!((2..).take_while(|d| d * d <= m).all(|d| m % d != 0), "{m}");
+    }
+    let cases = [(0, 1021), (1, 1021), (10, 1021), (11, 4093), (40, 4093), (41, 16381), (1000, 262_139)];
+    for (backends, m) in cases {
+        assert_eq!(slots(backends), m, "{backends}");
+    }
+    assert_eq!((slots(10_485), slots(10_486), slots(usize::MAX)), (1_048_573, 1_048_573, 1_048_573));
+}
+
+#[test]
+fn shares_are_within_one_percent() {
+    for ipv6 in [false, true] {
+        for n in [1, 2, 3, 10, 40, 100, 163, 655] {
+            let table = build(&spec(ipv6, n));
+            let shares = shares(&table);
+            assert_eq!(shares.len(), n as usize);
+            let average = table.len() as f64 / f64::from(n);
+            for (id, share) in shares {
+                // One slot is what rounding costs; more than that would be uneven.
+                let slack = (average * 0.01).max(1.0);
+                assert!((share - average).abs() <= slack, "backend {id} of {n}: {share}, average {average}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_thousand_backends() {
+    let table = build(&spec(false, 1000));
+    let shares = shares(&table);
+    let average = table.len() as f64 / 1000.0;
+    let max = shares.values().fold(0.0_f64, |a, b| a.max(*b)) / average;
+    let min = shares.values().fold(f64::MAX, |a, b| a.min(*b)) / average;
+    assert!(max <= 1.01 && min >= 0.99, "{min} {max}");
+}
+
+#[test]
+fn removal_moves_the_share_of_the_removed_and_little_else() {
+    // Own simulations with forty seeds: 2.5 % of the table for N = 10, M = 1021; 1.3 % for N = 100, M = 16381.
+    for (n, allowed) in [(10, 0.05), (100, 0.02), (650, 0.02)] {
+        let before = spec(true, n);
+        let gone = n / 2;
+        let mut backends = before.backends().to_vec();
+        backends.retain(|(id, _)| *id != gone);
+        let (before, after) = (build(&before), build(&MaglevSpec::new(backends)));
+        assert_eq!(before.len(), after.len());
+        let moved = before.iter().zip(&after).filter(|(b, a)| **b != gone && b != a).count();
+        let share = moved as f64 / before.len() as f64;
+        assert!(share < allowed, "{n}: {share}");
+    }
+}
+
+#[test]
+fn order_and_ids_do_not_matter() {
+    for ipv6 in [false, true] {
+        let expected = addresses(&spec(ipv6, 50));
+        let reversed = MaglevSpec::new((1..=50).rev().map(|n| (1000 - n, addr(ipv6, n))).collect());
+        let doubled = MaglevSpec::new((1..=50).chain(1..=50).map(|n| (n, addr(ipv6, n))).collect());
+        assert_eq!(addresses(&reversed), expected);
+        assert_eq!(doubled, spec(ipv6, 50));
+    }
+}
+
+/// Nodes of different versions must agree: if this fails, flows without conntrack entry move on an upgrade.
+#[test]
+fn tables_are_the_same_in_each_version() {
+    let digest =
+        |ipv6| build(&spec(ipv6, 7)).into_iter().fold(0_u64, |digest, id| mix(digest ^ u64::from(id)));
+    assert_eq!((digest(false), digest(true)), (9_206_320_190_000_350_798, 6_533_276_697_548_470_855));
+}
+
+#[test]
+fn a_backend_gets_round_to_each_slot() {
+    for size in LADDER {
+        let mut turn = Turn::new(1, &addr(true, 1), size);
+        let mut visited = vec![false; size as usize];
+        for _ in 0..size {
+            visited[turn.next as usize] = true;
+            turn.advance(size);
+        }
+        assert!(visited.into_iter().all(|v| v), "{size}");
+    }
+}
+
+#[test]
+fn no_backends_no_table() {
+    assert!(build(&MaglevSpec::default()).is_empty());
+}
+
+#[test]
+fn chunks_hold_the_size_the_slots_and_zeros() {
+    let words = build(&spec(false, 3));
+    let chunks: Vec<u32> = chunks(&words).flat_map(|chunk| chunk.0).collect();
+    assert_eq!(chunks.len() % CHUNK_WORDS as usize, 0);
+    assert_eq!(chunks[0], 1021);
+    assert_eq!(&chunks[1..=1021], words.as_slice());
+    assert!(chunks[1022..].iter().all(|word| *word == 0));
+    assert!(chunks.len() < 1022 + CHUNK_WORDS as usize);
+}

@@ -1,1 +1,4 @@
-
+mod conflicts;
+mod fake;
+mod paths;
+mod sequence;

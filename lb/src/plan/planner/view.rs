@@ -71,7 +71,7 @@ impl Planner {
             held_by: self.holder(&wanted.key).filter(|(holder, _)| *holder != id).map(|(_, name)| name),
         });
         let tables = port.tables.iter().map(|((family, scope), id)| {
-            let backends = self.kernel.tables.desired(id).map_or(0, |spec| spec.backends().len());
+            let backends = self.kernel.table_len(*id);
             TableView { id: *id, family: *family, scope: *scope, backends, slots: maglev::slots(backends) }
         });
         Some(ServiceView {

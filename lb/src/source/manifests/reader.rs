@@ -143,11 +143,12 @@ fn read_typed(text: &str, kind: Kind) -> Result<(), serde_saphyr::Error> {
 
 /// The error, with the line in the file.
 fn render(error: &serde_saphyr::Error, document: &Document<'_>) -> String {
-    error.render_with_options(serde_saphyr::render_options! {
+    let text = error.render_with_options(serde_saphyr::render_options! {
         formatter: &serde_saphyr::UserMessageFormatter,
         snippets: serde_saphyr::SnippetMode::Off,
         line_offset: document.first as u64 - 1,
-    })
+    });
+    if error.location().is_some() { text } else { format!("line {}: {text}", document.line) }
 }
 
 /// Limits that no honest document meets. A node takes at least two bytes, so the limits on them follow from the size of

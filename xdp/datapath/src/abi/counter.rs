@@ -77,7 +77,7 @@ counters! {
     TooDeep = "too_deep",
     /// Tagged for a VLAN device, where it will be seen again: passed.
     Vlan = "vlan",
-    /// A frontend named a table or slot that is missing: dropped. Never seen unless a map was tampered with.
+    /// A table or backend was missing: dropped. Rare, as when a Service is deleted while its packet is being looked at.
     NoBackend = "no_backend",
     /// Metadata could not be written, so tc decides again: the driver carries none.
     NoMetadata = "no_metadata",

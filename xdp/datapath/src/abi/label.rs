@@ -18,7 +18,10 @@ impl Label {
     pub const DROP: Self = Self(0xffff_0002);
     /// The daemon's own probe that translation is active.
     pub const PROBE: Self = Self(0xffff_0003);
-    /// Backend ids are greater than zero and less than this.
+    /// The least backend id. Less is a priority in its everyday sense (`TC_PRIO_MAX` is 15): over loopback a packet
+    /// brings its socket's along, and a VLAN device derives one from the tag.
+    pub const FIRST: u32 = 16;
+    /// Backend ids are less than this.
     pub const RESERVED: u32 = 0xffff_0000;
 }
 

@@ -75,3 +75,6 @@ macro_rules! pod {
     };
 }
 pub(crate) use pod;
+
+#[cfg(test)]
+mod tests;

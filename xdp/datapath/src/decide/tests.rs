@@ -1,1 +1,91 @@
+use std::collections::HashSet;
 
+use proptest::{collection::vec, prelude::*, sample::Index};
+
+use super::Decision;
+use crate::{
+    abi::{Counter, Label, MASQUERADE_MARK},
+    testing::{Fixture, MemoryTables, decide_frame, ethernet, fixtures, mutated, tables},
+};
+
+/// The only shapes a decision may have.
+fn assert_consistent(decision: Decision, tables: &MemoryTables) {
+    let Decision { counter, label, mark } = decision;
+    match counter {
+        Counter::Forward => {
+            assert!(label != Label::NONE && label.0 < Label::RESERVED, "{decision:?}");
+            assert!(mark == 0 || mark == MASQUERADE_MARK, "{decision:?}");
+            let used = tables.tables.values().flatten().any(|chunk| chunk.0.contains(&label.0));
+            assert!(used, "{decision:?} names a backend of no table");
+        }
+        Counter::Refuse => assert_eq!((label, mark), (Label::REJECT, 0)),
+        Counter::Withhold | Counter::NoBackend => assert_eq!((label, mark), (Label::DROP, 0)),
+        Counter::NoFrontend
+        | Counter::NotIp
+        | Counter::OtherProtocol
+        | Counter::Fragment
+        | Counter::Malformed
+        | Counter::TooDeep => assert_eq!((label, mark), (Label::NONE, 0)),
+        _ => panic!("{decision:?} is not for packets"),
+    }
+}
+
+#[test]
+fn each_fixture_gets_its_decision() {
+    let tables = tables();
+    let wrong: Vec<String> = fixtures()
+        .iter()
+        .map(|fixture| (fixture, decide_frame(&fixture.frame, &tables)))
+        .filter(|(fixture, decision)| *decision != fixture.expected)
+        .map(|(Fixture { name, expected, .. }, decision)| format!("{name}: {decision:?}, not {expected:?}"))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn fixtures_cover_every_counter_of_a_packet_and_have_a_name_of_their_own() {
+    let fixtures = fixtures();
+    let counters: HashSet<Counter> = fixtures.iter().map(|fixture| fixture.expected.counter).collect();
+    let elsewhere =
+        [Counter::Hint, Counter::Vlan, Counter::NoMetadata, Counter::Reveal, Counter::NoRoom].into_iter();
+    let all: HashSet<Counter> = counters.iter().copied().chain(elsewhere).collect();
+    assert_eq!(all.len(), Counter::ALL.len(), "{counters:?}");
+    let names: HashSet<&str> = fixtures.iter().map(|fixture| fixture.name.as_str()).collect();
+    assert_eq!(names.len(), fixtures.len());
+}
+
+#[test]
+fn a_truncated_packet_is_decided_the_same_or_passed() {
+    let tables = tables();
+    for Fixture { name, frame, expected } in fixtures() {
+        for length in 0..=frame.len() {
+            let decision = decide_frame(&frame[..length], &tables);
+            let same = decision == expected;
+            let passed = decision == Decision::pass(Counter::Malformed);
+            assert!(same || passed, "{name} cut to {length}: {decision:?}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_decided(
+        ether_type in prop_oneof![Just(0x0800), Just(0x86dd), Just(0x8100), Just(0x88a8), any::<u16>()],
+        bytes in vec(any::<u8>(), 0..200),
+    ) {
+        let tables = tables();
+        assert_consistent(decide_frame(&bytes, &tables), &tables);
+        assert_consistent(decide_frame(&ethernet(ether_type, &bytes), &tables), &tables);
+    }
+
+    #[test]
+    fn any_mutation_of_a_fixture_is_decided(
+        fixture in any::<Index>(),
+        edits in vec((0_usize..120, any::<u8>()), 1..6),
+        length in prop_oneof![Just(usize::MAX), 0_usize..120],
+    ) {
+        let tables = tables();
+        let frame = mutated(&fixture.get(&fixtures()).frame, &edits, length);
+        assert_consistent(decide_frame(&frame, &tables), &tables);
+    }
+}

@@ -1,1 +1,91 @@
+use std::net::{IpAddr, SocketAddr};
 
+use super::{IPV4, IPV6, Packet, ethernet, network};
+use crate::{
+    abi::{Addr, Counter, TCP, UDP},
+    testing::{Extension, Family, Layers, fixtures, port},
+};
+
+fn packet(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Packet {
+    Packet {
+        src: src.ip().into(),
+        dst: dst.ip().into(),
+        src_port: src.port().to_be_bytes(),
+        dst_port: dst.port().to_be_bytes(),
+        protocol,
+    }
+}
+
+fn ends(family: &Family) -> (SocketAddr, SocketAddr) {
+    (SocketAddr::new(family.client, port::CLIENT), SocketAddr::new(family.vip, port::PLAIN))
+}
+
+#[test]
+fn addresses_ports_and_protocol_are_read() {
+    for family in &Family::ALL {
+        let (src, dst) = ends(family);
+        for protocol in [TCP, UDP] {
+            let layers = Layers::new(protocol, src, dst);
+            let expected = Ok(packet(protocol, src, dst));
+            assert_eq!(ethernet(&layers.frame()[..]), expected);
+            assert_eq!(ethernet(&layers.clone().tag(true).tag(false).frame()[..]), expected);
+            assert_eq!(ethernet(&layers.clone().fragment(0).frame()[..]), expected);
+            let ether_type = if family.client.is_ipv4() { IPV4 } else { IPV6 };
+            assert_eq!(network(&layers.network()[..], ether_type, 0), expected);
+            assert_eq!(network(&layers.frame()[..], ether_type, 14), expected);
+        }
+    }
+}
+
+#[test]
+fn headers_of_every_length_are_skipped() {
+    let (src, dst) = ends(&Family::V4);
+    for words in 0..=10 {
+        let frame = Layers::new(TCP, src, dst).options(words).frame();
+        assert_eq!(ethernet(&frame[..]), Ok(packet(TCP, src, dst)), "{words} words of options");
+    }
+    let (src, dst) = ends(&Family::V6);
+    for units in 0..=254 {
+        for extension in [
+            Extension::HopByHop(units),
+            Extension::Routing(units),
+            Extension::Destination(units),
+            Extension::Authentication(units),
+        ] {
+            let frame = Layers::new(UDP, src, dst).extension(extension).frame();
+            assert_eq!(ethernet(&frame[..]), Ok(packet(UDP, src, dst)), "{extension:?}");
+        }
+    }
+}
+
+#[test]
+fn etherparse_reads_the_same_packet() {
+    // Not the ones it will not read: broken, or longer than it walks.
+    let read = fixtures().into_iter().filter_map(|fixture| {
+        let parsed = etherparse::PacketHeaders::from_ethernet_slice(&fixture.frame).ok()?;
+        let (source, destination) = match parsed.net? {
+            etherparse::NetHeaders::Ipv4(ip, _) => (IpAddr::from(ip.source), IpAddr::from(ip.destination)),
+            etherparse::NetHeaders::Ipv6(ip, _) => (IpAddr::from(ip.source), IpAddr::from(ip.destination)),
+            etherparse::NetHeaders::Arp(_) => return None,
+        };
+        let (protocol, ports) = match parsed.transport? {
+            etherparse::TransportHeader::Tcp(tcp) => (TCP, (tcp.source_port, tcp.destination_port)),
+            etherparse::TransportHeader::Udp(udp) => (UDP, (udp.source_port, udp.destination_port)),
+            _ => return None,
+        };
+        let src = SocketAddr::new(source, ports.0);
+        let dst = SocketAddr::new(destination, ports.1);
+        Some((fixture, packet(protocol, src, dst)))
+    });
+    let mut compared = 0;
+    for (fixture, expected) in read {
+        match ethernet(&fixture.frame[..]) {
+            Ok(packet) => assert_eq!(packet, expected, "{}", fixture.name),
+            Err(Counter::TooDeep) => continue,
+            Err(Counter::Malformed) if Addr::v6(expected.src.0).is_v4() || expected.dst.is_v4() => continue,
+            Err(counter) => panic!("{}: {counter:?}", fixture.name),
+        }
+        compared += 1;
+    }
+    assert!(compared > 100, "only {compared} compared");
+}

@@ -1,0 +1,16 @@
+//! The kernel drivers against the kernel, each test in network namespaces of its own. They need root.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests panic, so that a failure has a backtrace"
+)]
+
+mod conntrack;
+mod fragments;
+mod link;
+mod netns;
+mod nft;
+mod probe;
+mod scale;
+mod topology;
+mod translate;

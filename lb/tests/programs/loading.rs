@@ -1,0 +1,87 @@
+//! The verifier accepts the programs, at a bounded cost, and a second load goes on with the maps of the first.
+
+use aya::programs::ProgramInfo;
+use datapath::testing::fixtures;
+use portico::driver::{
+    maps::Maps,
+    objects::{Objects, SOCKET_PROGRAMS, TC_PROGRAMS, XDP_PROGRAM},
+};
+
+use crate::rig::{Pins, Rig};
+
+/// Instructions that the verifier may walk through, of the million it allows: about a quarter more than it does on
+/// Linux 6.18. A program that grows past this has a loop that multiplies its paths.
+const BUDGETS: [(&str, u32); 11] = [
+    ("portico_xdp", 13_200),
+    ("portico_tc", 12_700),
+    ("portico_tc_l3", 5_200),
+    ("portico_connect4", 1_750),
+    ("portico_connect6", 1_750),
+    ("portico_sendmsg4", 1_750),
+    ("portico_sendmsg6", 1_750),
+    ("portico_recvmsg4", 200),
+    ("portico_recvmsg6", 200),
+    ("portico_getpeername4", 200),
+    ("portico_getpeername6", 200),
+];
+
+#[test]
+fn verification_stays_within_its_budget() {
+    let pins = Pins::new();
+    let mut objects = Objects::load(&pins.0).unwrap();
+    let mut programs = vec![(XDP_PROGRAM, objects.xdp().unwrap().info().unwrap())];
+    for name in TC_PROGRAMS {
+        programs.push((name, objects.tc(name).unwrap().info().unwrap()));
+    }
+    for name in SOCKET_PROGRAMS {
+        programs.push((name, objects.socket(name).unwrap().info().unwrap()));
+    }
+    println!("{:24} {:>12} {:>8}", "program", "instructions", "budget");
+    let mut exceeded = Vec::new();
+    for (name, info) in &programs {
+        let (walked, budget) = (walked(info), budget(name));
+        println!("{name:24} {walked:>12} {budget:>8}");
+        if walked > budget {
+            exceeded.push(*name);
+        }
+    }
+    assert!(
+        exceeded.is_empty(),
+        "{exceeded:?} cost the verifier more than their budget, see the table above"
+    );
+}
+
+fn walked(info: &ProgramInfo) -> u32 {
+    info.verified_instruction_count().unwrap()
+}
+
+fn budget(name: &str) -> u32 {
+    BUDGETS.iter().find(|(program, _)| *program == name).unwrap().1
+}
+
+#[test]
+fn a_second_load_adopts_the_pinned_maps() {
+    let mut rig = Rig::new();
+    let fixture = &fixtures()[0];
+    let first = rig.xdp(&fixture.frame).unwrap();
+    let contents = |maps: &Maps| {
+        (
+            maps.frontends.load().unwrap().len(),
+            maps.backends.load().unwrap().len(),
+            maps.maglev.load().unwrap().len(),
+            maps.node_addresses.load().unwrap().len(),
+            maps.counters.load().unwrap().iter().map(|(_, _, count)| count).sum::<u64>(),
+        )
+    };
+    let before = contents(&rig.maps);
+    assert!(before.0 > 0 && before.4 == 1, "{before:?}");
+
+    // As a daemon that starts after another.
+    let Rig { objects, maps, pins } = rig;
+    drop((objects, maps));
+    let objects = Objects::load(&pins.0).unwrap();
+    let maps = Maps::open(&pins.0).unwrap();
+    assert_eq!(contents(&maps), before);
+    let mut rig = Rig { objects, maps, pins };
+    assert_eq!(rig.xdp(&fixture.frame).unwrap(), first, "the new program uses the old maps");
+}

@@ -1,0 +1,7 @@
+//! The eBPF programs in the kernel, on maps and pins of their own: each test must run as root, and in parallel with
+//! the others and with a daemon. Nothing is attached outside a network namespace that ends with its test.
+
+mod decisions;
+mod hints;
+mod loading;
+mod rig;

@@ -1,0 +1,139 @@
+use std::{
+    collections::HashSet,
+    mem::{offset_of, size_of},
+    net::{IpAddr, SocketAddr},
+};
+
+use super::*;
+use crate::testing::Family;
+
+macro_rules! layout {
+    ($($type:ident { $($field:ident),* })+) => {
+        [$(
+            [
+                format!("{} {}", stringify!($type), size_of::<$type>()),
+                $(format!("  {} {}", offset_of!($type, $field), stringify!($field)),)*
+            ]
+            .join("\n"),
+        )+]
+        .join("\n")
+    };
+}
+
+const LAYOUT: &str = "\
+Addr 16
+FrontendKey 20
+  0 addr
+  16 port
+  18 protocol
+  19 reserved
+Frontend 20
+  0 service
+  4 outside
+  12 inside
+Choice 8
+  0 table
+  4 flags
+Backend 20
+  0 addr
+  16 port
+  18 reserved
+Chunk 64
+SocketKey 32
+  0 cookie
+  8 addr
+  24 port
+  26 protocol
+  27 reserved
+SocketPeer 24
+  0 addr
+  16 port
+  18 reserved
+  20 service
+Name 200
+Hint 12
+  0 magic
+  4 label
+  8 mark";
+
+/// Maps outlive the daemon that made them.
+#[test]
+fn a_layout_changes_only_with_the_schema() {
+    let layout = layout! {
+        Addr {}
+        FrontendKey { addr, port, protocol, reserved }
+        Frontend { service, outside, inside }
+        Choice { table, flags }
+        Backend { addr, port, reserved }
+        Chunk {}
+        SocketKey { cookie, addr, port, protocol, reserved }
+        SocketPeer { addr, port, reserved, service }
+        Name {}
+        Hint { magic, label, mark }
+    };
+    assert_eq!((SCHEMA, layout.as_str()), (1, LAYOUT), "raise SCHEMA and update this");
+}
+
+#[test]
+fn counters_have_unique_names_and_indexes() {
+    let names: HashSet<&str> = Counter::ALL.iter().map(|counter| counter.name()).collect();
+    assert_eq!(names.len(), Counter::ALL.len());
+    let indexes: Vec<u32> =
+        Hook::ALL.iter().flat_map(|hook| Counter::ALL.iter().map(|counter| counter.index(*hook))).collect();
+    assert_eq!(indexes, (0..COUNTERS).collect::<Vec<_>>());
+    for counter in Counter::ALL {
+        let name = counter.name();
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name} is no metric name");
+        let help = counter.help().trim();
+        assert!(help.starts_with(|c: char| c.is_uppercase()) && help.ends_with('.'), "{name}: {help}");
+    }
+}
+
+/// As nftables 1.0 lists the elements of a map of type `classid`.
+#[test]
+fn a_label_is_shown_as_nft_shows_it() {
+    for (label, text) in [
+        (Label(1), "0:1"),
+        (Label(10), "0:a"),
+        (Label(0x1_0000), "1:0"),
+        (Label(0xa_00bc), "a:bc"),
+        (Label(0xfffe_ffff), "fffe:ffff"),
+        (Label::REJECT, "ffff:1"),
+        (Label::DROP, "ffff:2"),
+        (Label::PROBE, "ffff:3"),
+    ] {
+        assert_eq!(label.to_string(), text);
+        assert_eq!(format!("{label:?}"), text);
+    }
+}
+
+#[test]
+fn addresses_convert_there_and_back() {
+    let all = Family::ALL.map(|family| [family.client, family.vip, family.node, family.loopback()]);
+    let special = ["0.0.0.0", "255.255.255.255", "::", "::2", "::1.2.3.4", "ff02::1"];
+    let special = special.map(|text| text.parse().unwrap());
+    for ip in all.into_iter().flatten().chain(special) {
+        let addr = Addr::from(ip);
+        assert_eq!(IpAddr::from(addr), ip);
+        assert_eq!(addr.is_v4(), ip.is_ipv4(), "{ip}");
+        assert_eq!(addr.is_loopback(), ip.is_loopback(), "{ip}");
+        assert_eq!(addr.words() == addr.any().words(), ip.is_unspecified(), "{ip}");
+        assert_eq!(format!("{addr:?}"), ip.to_string());
+        let socket_addr = SocketAddr::new(ip, 8_443);
+        assert_eq!(SocketAddr::from(Backend::from(socket_addr)), socket_addr);
+        assert_eq!(FrontendKey::new(addr, 8_443_u16.to_be_bytes(), TCP).socket_addr(), socket_addr);
+    }
+    let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
+    assert_eq!(Addr::from(mapped), Addr::v4([192, 0, 2, 1]), "v4-mapped is IPv4");
+}
+
+#[test]
+fn a_name_is_kept_whole_or_not_at_all() {
+    let name = "default/web:https/tcp";
+    assert_eq!(Name::new(name).unwrap().as_str(), name);
+    let label = "x".repeat(63);
+    let longest = format!("{label}/{label}:{label}/sctp");
+    assert_eq!(Name::new(&longest).unwrap().as_str(), longest);
+    assert_eq!(Name::new(&"x".repeat(200)).map(|name| name.as_str().len()), Some(200));
+    assert_eq!(Name::new(&"x".repeat(201)), None);
+}

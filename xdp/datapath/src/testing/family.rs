@@ -1,0 +1,74 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::abi::Addr;
+
+/// The hosts of one address family, from the ranges for documentation (RFC 5737, RFC 3849).
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Name in test names.
+    pub name: &'static str,
+    /// Connects from outside.
+    pub client: IpAddr,
+    /// A load balancer's address.
+    pub vip: IpAddr,
+    /// An address of the node that serves `NodePorts`.
+    pub node: IpAddr,
+    /// An address of the node that does not.
+    pub private: IpAddr,
+    /// Nobody's.
+    pub elsewhere: IpAddr,
+    /// Where connections are sent.
+    pub backends: [IpAddr; 3],
+    /// Their ids, which are their labels.
+    pub ids: [u32; 3],
+}
+
+const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+const fn v6(subnet: u16, host: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, subnet, 0, 0, 0, 0, host))
+}
+
+impl Family {
+    /// IPv4.
+    pub const V4: Self = Self {
+        name: "v4",
+        client: v4(198, 51, 100, 7),
+        vip: v4(203, 0, 113, 10),
+        node: v4(192, 0, 2, 1),
+        private: v4(192, 0, 2, 2),
+        elsewhere: v4(203, 0, 113, 99),
+        backends: [v4(192, 0, 2, 101), v4(192, 0, 2, 102), v4(192, 0, 2, 103)],
+        ids: [41, 42, 43],
+    };
+    /// IPv6.
+    pub const V6: Self = Self {
+        name: "v6",
+        client: v6(0x100, 7),
+        vip: v6(0x200, 0x10),
+        node: v6(0x300, 1),
+        private: v6(0x300, 2),
+        elsewhere: v6(0x200, 0x99),
+        backends: [v6(0x400, 1), v6(0x400, 2), v6(0x400, 3)],
+        ids: [61, 62, 63],
+    };
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The unspecified address, under which a `NodePort` is kept.
+    #[must_use]
+    pub fn any(&self) -> Addr {
+        Addr::from(self.vip).any()
+    }
+
+    /// An address of the node that only the node itself reaches.
+    #[must_use]
+    pub const fn loopback(&self) -> IpAddr {
+        match self.vip {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        }
+    }
+}
