@@ -93,6 +93,9 @@ pub struct Progress {
     pub error: Option<String>,
 }
 
+/// Least time between two rounds that nothing but time gave cause for.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Keeps the kernel as the objects want it.
 #[derive(Debug)]
 pub struct Reconciler {
@@ -122,6 +125,7 @@ impl Reconciler {
             );
         }
         planner.adopt(actual, Duration::ZERO);
+        planner.keep();
         Ok(Self { kernel, planner, start: Instant::now(), progress: Progress::default() })
     }
 
@@ -143,6 +147,11 @@ impl Reconciler {
         &self.progress
     }
 
+    /// See [`Planner::let_go`].
+    pub fn let_go(&mut self) {
+        self.planner.let_go();
+    }
+
     /// Plans for what changed and writes all that can be written now.
     pub fn sync(&mut self, index: &Index, facts: &NodeFacts, dirty: &Dirty) {
         let began = Instant::now();
@@ -150,11 +159,10 @@ impl Reconciler {
         self.write(began);
     }
 
-    /// Writes what waited for a quarantine, or failed before.
-    pub fn resume(&mut self) {
-        let began = Instant::now();
+    /// Takes up again what waited for a quarantine to end, or for room, or failed before.
+    pub fn resume(&mut self, index: &Index, facts: &NodeFacts) {
         self.planner.retry();
-        self.write(began);
+        self.sync(index, facts, &Dirty::default());
     }
 
     /// Makes sure of the nft table, and writes what it lacks.
@@ -200,7 +208,7 @@ impl Reconciler {
     pub fn wake_in(&self) -> Option<Duration> {
         let quarantine = self.planner.wake_at().map(|at| at.saturating_sub(self.now()));
         let retry = self.progress.error.as_ref().map(|_| RETRY);
-        quarantine.into_iter().chain(retry).min()
+        quarantine.into_iter().chain(retry).min().map(|wait| wait.max(PAUSE))
     }
 
     fn write(&mut self, began: Instant) {

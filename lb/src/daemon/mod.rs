@@ -178,7 +178,7 @@ impl Daemon {
         let mut source = tokio::spawn(follow(self.options.clone(), sender));
         let (mut requests, _status) = status::serve(&self.pins)?;
         if let Some(address) = self.options.metrics {
-            metrics::serve(address, requests.sender()).await?;
+            tokio::spawn(metrics::serve(address, requests.sender()));
         }
         let mut link_watch = Links::watch()?;
         let mut nft_watch = self.reconciler.kernel().nft.watch()?;
@@ -194,7 +194,7 @@ impl Daemon {
         let mut due = None;
         info!(node = self.options.node_name, pins = %self.pins.name().display(), "running");
         loop {
-            let wake = self.reconciler.wake_in();
+            let wake = self.reconciler.wake_in().filter(|_| self.synced);
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -211,7 +211,8 @@ impl Daemon {
                     self.sync();
                 }
                 () = async { match wake { Some(wait) => sleep(wait).await, None => pending().await } } => {
-                    self.reconciler.resume();
+                    let facts = self.facts();
+                    self.reconciler.resume(&self.index, &facts);
                 }
                 changed = link_watch.changed() => {
                     changed?;
@@ -251,6 +252,10 @@ impl Daemon {
         self.dirty.merge(self.index.take_dirty());
         if !self.index.synced() {
             return;
+        }
+        // A file that is broken when the daemon starts may hold what the former process served.
+        if !self.index.unreadable() {
+            self.reconciler.let_go();
         }
         let facts = self.facts();
         let dirty = std::mem::take(&mut self.dirty);

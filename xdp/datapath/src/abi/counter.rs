@@ -77,7 +77,7 @@ counters! {
     TooDeep = "too_deep",
     /// Tagged for a VLAN device, where it will be seen again: passed.
     Vlan = "vlan",
-    /// A frontend named a table or slot that is missing: dropped. Never seen unless a map was tampered with.
+    /// A table or backend was missing: dropped. Rare, as when a Service is deleted while its packet is being looked at.
     NoBackend = "no_backend",
     /// Metadata could not be written, so tc decides again: the driver carries none.
     NoMetadata = "no_metadata",
@@ -88,6 +88,20 @@ counters! {
 }
 
 impl Counter {
+    /// Whether a hook's programs can count this.
+    #[must_use]
+    pub const fn is_of(self, hook: Hook) -> bool {
+        match self {
+            Self::Forward | Self::Refuse | Self::Withhold | Self::NoFrontend | Self::NoBackend => true,
+            Self::Hint | Self::Vlan => matches!(hook, Hook::Tc),
+            Self::NoMetadata => matches!(hook, Hook::Xdp),
+            Self::Reveal | Self::NoRoom => matches!(hook, Hook::Socket),
+            Self::NotIp | Self::OtherProtocol | Self::Fragment | Self::Malformed | Self::TooDeep => {
+                !matches!(hook, Hook::Socket)
+            }
+        }
+    }
+
     /// Index into the counter map.
     #[inline(always)]
     #[must_use]
