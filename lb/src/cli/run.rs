@@ -59,7 +59,9 @@ fn parse_address(text: &str) -> Result<Address, String> {
 
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+        // The client logs each failed attempt; the source tells of it once, and again when it is over.
+        let filter =
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(io::stderr)

@@ -178,7 +178,7 @@ impl Daemon {
         let mut source = tokio::spawn(follow(self.options.clone(), sender));
         let (mut requests, _status) = status::serve(&self.pins)?;
         if let Some(address) = self.options.metrics {
-            metrics::serve(address, requests.sender()).await?;
+            tokio::spawn(metrics::serve(address, requests.sender()));
         }
         let mut link_watch = Links::watch()?;
         let mut nft_watch = self.reconciler.kernel().nft.watch()?;
@@ -252,6 +252,10 @@ impl Daemon {
         self.dirty.merge(self.index.take_dirty());
         if !self.index.synced() {
             return;
+        }
+        // A file that is broken when the daemon starts may hold what the former process served.
+        if !self.index.unreadable() {
+            self.reconciler.let_go();
         }
         let facts = self.facts();
         let dirty = std::mem::take(&mut self.dirty);

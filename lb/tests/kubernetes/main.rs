@@ -3,6 +3,8 @@
 //! Tests that need no misbehaving server also run against a real one, if `PORTICO_TEST_KUBECONFIG` names a kubeconfig
 //! that may create namespaces and nodes.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+
 mod server;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};

@@ -78,10 +78,14 @@ fn default_namespace(kind: Kind, object: &mut Map<String, Value>) -> Result<Obje
     };
     if kind == Kind::Node {
         metadata.remove("namespace");
-    } else if matches!(metadata.get("namespace"), None | Some(Value::Null))
-        || text(metadata, "namespace") == ""
-    {
-        metadata.insert("namespace".to_owned(), Value::from("default"));
+    } else {
+        match metadata.get("namespace") {
+            Some(Value::String(namespace)) if !namespace.is_empty() => {}
+            None | Some(Value::Null | Value::String(_)) => {
+                metadata.insert("namespace".to_owned(), Value::from("default"));
+            }
+            Some(_) => return Err("metadata.namespace is not a string".to_owned()),
+        }
     }
     convert::object_name(&ObjectMeta {
         name: Some(text(metadata, "name").to_owned()),
