@@ -52,10 +52,10 @@ impl Known {
             Event::Node(change) => {
                 apply(change, &mut self.nodes, |_| (), &mut self.deleted, &mut self.resets);
             }
-            Event::Trouble { place, problems } if problems.is_empty() => {
+            Event::Trouble { place, problems, .. } if problems.is_empty() => {
                 assert!(self.troubles.remove(&place).is_some(), "{place} withdrawn without need");
             }
-            Event::Trouble { place, problems } => {
+            Event::Trouble { place, problems, .. } => {
                 self.troubles.insert(place, problems);
             }
         }

@@ -32,7 +32,7 @@ use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     driver::{
@@ -87,6 +87,8 @@ const GATHER: Duration = Duration::from_millis(50);
 const INSPECT: Duration = Duration::from_secs(5);
 /// Time between full comparisons of what the kernel holds with the plan.
 const VERIFY: Duration = Duration::from_secs(300);
+/// After listing the nft elements, the wait in units of the time it took.
+const LISTING_SHARE: u32 = 20;
 /// Events that wait to be taken in.
 const QUEUE: usize = 1_024;
 
@@ -131,6 +133,10 @@ struct Daemon {
     translations: Translations,
     started: Instant,
     synced: bool,
+    /// Somebody else changed the nft ruleset since its elements were last listed.
+    suspect: bool,
+    /// When they may be listed again.
+    next_listing: Instant,
 }
 
 impl Daemon {
@@ -166,6 +172,8 @@ impl Daemon {
             translations: Translations::default(),
             started: Instant::now(),
             synced: false,
+            suspect: false,
+            next_listing: Instant::now(),
         };
         daemon.interfaces.attach(&mut daemon.objects, &daemon.pins, &daemon.snapshot, true)?;
         daemon.record_qdiscs()?;
@@ -222,7 +230,8 @@ impl Daemon {
                 }
                 commit = nft_watch.changed() => {
                     let commit = commit?;
-                    info!(process = commit.process.as_deref().unwrap_or("unknown"), "the nft ruleset was changed");
+                    debug!(process = commit.process.as_deref().unwrap_or("unknown"), "the nft ruleset was changed");
+                    self.suspect = true;
                     self.inspect();
                 }
                 _ = inspect.tick() => self.inspect(),
@@ -318,14 +327,37 @@ impl Daemon {
     /// Mends the nft table if it is not what it should be.
     fn inspect(&mut self) {
         match self.reconciler.repair() {
-            Ok(Ensured::Kept) => {}
+            Ok(Ensured::Kept) => self.inspect_translations(),
             Ok(ensured) => {
                 warn!(?ensured, "the nft table was not as it should be and has been mended");
-                self.translations.repairs += 1;
-                self.probe();
+                self.mended();
             }
             Err(error) => warn!(reason = chain(&error), "cannot mend the nft table"),
         }
+    }
+
+    /// Likewise its elements, if somebody changed the ruleset. Listing many takes long, so it is done only so often
+    /// that it takes a small part of the time.
+    fn inspect_translations(&mut self) {
+        if !self.suspect || Instant::now() < self.next_listing {
+            return;
+        }
+        let began = Instant::now();
+        match self.reconciler.repair_translations() {
+            Ok(0) => {}
+            Ok(wrong) => {
+                warn!(elements = wrong, "nft map elements were not as they should be and have been mended");
+                self.mended();
+            }
+            Err(error) => warn!(reason = chain(&error), "cannot compare the nft map elements"),
+        }
+        self.suspect = false;
+        self.next_listing = Instant::now() + LISTING_SHARE * began.elapsed();
+    }
+
+    fn mended(&mut self) {
+        self.translations.repairs += 1;
+        self.probe();
     }
 
     /// Finds out whether the kernel translates.

@@ -87,6 +87,8 @@ pub(super) struct Kernel {
     known_since: Duration,
     /// Backends without references, and since when.
     idle: Idle,
+    /// Backends that lost their last reference since this was last asked.
+    unused: Vec<SocketAddr>,
 }
 
 impl Kernel {
@@ -109,6 +111,7 @@ impl Kernel {
             unknown_tables: 0,
             known_since: Duration::ZERO,
             idle: Idle::default(),
+            unused: Vec::new(),
         }
     }
 
@@ -141,6 +144,14 @@ impl Kernel {
             self.drop_members(&old, now);
         }
         self.reap_table(id, now);
+    }
+
+    pub(super) fn take_unused(&mut self) -> Vec<SocketAddr> {
+        std::mem::take(&mut self.unused)
+    }
+
+    pub(super) fn is_used(&self, backend: SocketAddr) -> bool {
+        self.backend_ids.get(&Target::from(backend)).is_some_and(|id| !self.backend_refs.none(id))
     }
 
     pub(super) fn keep(&mut self) {

@@ -214,6 +214,17 @@ impl Planner {
         self.kernel.retry()
     }
 
+    /// Backends that lost their last reference in the kernel since this was last asked.
+    pub fn take_unused(&mut self) -> Vec<SocketAddr> {
+        self.kernel.take_unused()
+    }
+
+    /// Whether connections may be sent to this backend.
+    #[must_use]
+    pub fn is_used(&self, backend: SocketAddr) -> bool {
+        self.kernel.is_used(backend)
+    }
+
     /// How many entries of the kernel are not as they should be, or may not be.
     #[must_use]
     pub fn pending(&self) -> usize {

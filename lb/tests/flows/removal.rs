@@ -126,9 +126,9 @@ fn udp_flows_leave_a_removed_backend() {
     scene.finish();
 }
 
-/// A connected UDP socket of a pod sends to the backend itself: nothing between the two can turn it.
+/// A socket that is not connected is translated anew with each datagram.
 #[test]
-fn udp_sockets_of_pods_leave_a_removed_backend() {
+fn unconnected_udp_sockets_of_pods_leave_a_removed_backend() {
     if !root() {
         return;
     }
@@ -136,33 +136,29 @@ fn udp_sockets_of_pods_leave_a_removed_backend() {
     for family in Family::ALL {
         scene.manifests.put(&web().with(scene.topology.backends())).unwrap();
         scene.await_backends(&[1, 2, 3, 4]);
-        for socket in ["udp", "udp-unconnected"] {
-            scene.manifests.put(&web().with(scene.topology.backends())).unwrap();
-            scene.await_backends(&[1, 2, 3, 4]);
-            let to = cluster_ip(family).to_string();
-            let mut command =
-                scene.agent(&scene.topology.pod, &[socket, &to, "--keep", "--step", "--times", "1000"]);
-            let mut agent = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-            let mut stdin = agent.stdin.take().unwrap();
-            let mut lines = BufReader::new(agent.stdout.take().unwrap()).lines();
-            let mut next = || -> Report {
-                serde_json::from_str(&lines.next().expect("the agent answers").unwrap()).unwrap()
-            };
-            let used = next().backend.unwrap();
-            let kept = scene.topology.backends().iter().filter(|b| b.name != used);
-            scene.manifests.put(&web().with(kept)).unwrap();
-            eventually_ok("the socket moves", SOON, || {
-                writeln!(stdin).unwrap();
-                match next() {
-                    // The first attempt may fail: that is how a socket is told to connect again.
-                    Report { backend: Some(backend), .. } if backend != used => Ok(()),
-                    report => Err(format!("{socket} {to}: {report:?}")),
-                }
-            })
-            .unwrap();
-            drop(stdin);
-            agent.wait().unwrap();
-        }
+        let to = cluster_ip(family).to_string();
+        let mut command = scene
+            .agent(&scene.topology.pod, &["udp-unconnected", &to, "--keep", "--step", "--times", "1000"]);
+        let mut agent = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdin = agent.stdin.take().unwrap();
+        let mut lines = BufReader::new(agent.stdout.take().unwrap()).lines();
+        let mut next = || -> Report {
+            serde_json::from_str(&lines.next().expect("the agent answers").unwrap()).unwrap()
+        };
+        let used = next().backend.unwrap();
+        let kept = scene.topology.backends().iter().filter(|b| b.name != used);
+        scene.manifests.put(&web().with(kept)).unwrap();
+        eventually_ok("the socket moves", SOON, || {
+            writeln!(stdin).unwrap();
+            match next() {
+                // The first attempt may fail: that is how a socket is told to connect again.
+                Report { backend: Some(backend), .. } if backend != used => Ok(()),
+                report => Err(format!("{to}: {report:?}")),
+            }
+        })
+        .unwrap();
+        drop(stdin);
+        agent.wait().unwrap();
     }
     scene.finish();
 }

@@ -143,10 +143,10 @@ impl Known {
             Event::Service(change) => apply(change, &mut self.services, namespace, services, deleted),
             Event::Slice(change) => apply(change, &mut self.slices, namespace, slices, deleted),
             Event::Node(change) => apply(change, &mut self.nodes, "", nodes, deleted),
-            Event::Trouble { place, problems } if problems.is_empty() => {
+            Event::Trouble { place, problems, .. } if problems.is_empty() => {
                 assert!(self.troubles.remove(&place).is_some(), "{place} withdrawn without need");
             }
-            Event::Trouble { place, problems } => {
+            Event::Trouble { place, problems, .. } => {
                 self.troubles.insert(place, problems);
             }
         }

@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -60,6 +61,7 @@ impl Kernel {
             }
             if self.backends.may_exist(id) || self.translations.may_exist(id) {
                 self.idle.insert(*id, now);
+                self.unused.extend(self.backend_ids.key(*id).copied().map(SocketAddr::from));
             } else {
                 self.backends.unset(id);
                 self.translations.unset(id);

@@ -45,6 +45,10 @@ impl Reader<'_> {
             ("", _, _) => return self.lose(place, "apiVersion is missing"),
             (version, kind, _) => match Kind::of(version, kind) {
                 Some(kind) => kind,
+                // Cut short, a kind of ours may look like another's; but then the name is missing, too.
+                None if !is_named(&object) => {
+                    return self.lose(place, &format!("{version} {kind} without a name"));
+                }
                 // It is no object of ours, whatever is in it.
                 None => return self.note(place, &format!("{version} {kind} is not read here")),
             },
@@ -69,6 +73,10 @@ impl Reader<'_> {
         self.note(place, problem);
         self.page.incomplete = true;
     }
+}
+
+fn is_named(object: &Map<String, Value>) -> bool {
+    object.get("metadata").and_then(|metadata| metadata.get("name")).is_some_and(Value::is_string)
 }
 
 /// The name, after the namespace has been set to what `kubectl` would set it to.
