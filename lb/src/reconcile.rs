@@ -125,6 +125,7 @@ impl Reconciler {
             );
         }
         planner.adopt(actual, Duration::ZERO);
+        planner.keep();
         Ok(Self { kernel, planner, start: Instant::now(), progress: Progress::default() })
     }
 
@@ -144,6 +145,11 @@ impl Reconciler {
     #[must_use]
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// See [`Planner::let_go`].
+    pub fn let_go(&mut self) {
+        self.planner.let_go();
     }
 
     /// Plans for what changed and writes all that can be written now.

@@ -57,7 +57,6 @@ impl Frame for XdpFrame<'_> {
     }
 }
 
-#[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

@@ -154,8 +154,8 @@ impl Demo {
                     ("pod", "ClusterIP", cluster_ip),
                 ] {
                     let tally = match from {
-                        "pod" => self.from_pod(topology, cgroup, protocol, to)?,
-                        _ => self.from_client(topology, protocol, to),
+                        "pod" => self.ask_as_pod(topology, cgroup, protocol, to)?,
+                        _ => self.ask_as_client(topology, protocol, to),
                     };
                     let good: u32 = tally.iter().filter(|(who, _)| is_backend(who)).map(|(_, n)| n).sum();
                     failures += self.connections.saturating_sub(good);
@@ -171,7 +171,7 @@ impl Demo {
         Ok(failures)
     }
 
-    fn from_client(&self, topology: &Topology, protocol: &str, to: SocketAddr) -> Tally {
+    fn ask_as_client(&self, topology: &Topology, protocol: &str, to: SocketAddr) -> Tally {
         let client = topology.client();
         let mut tally = Tally::new();
         for _ in 0..self.connections {
@@ -185,7 +185,7 @@ impl Demo {
     }
 
     /// A cgroup holds processes, so the pod's connections come from one of its own.
-    fn from_pod(
+    fn ask_as_pod(
         &self,
         topology: &Topology,
         cgroup: &Cgroup,

@@ -253,6 +253,10 @@ impl Daemon {
         if !self.index.synced() {
             return;
         }
+        // A file that is broken when the daemon starts may hold what the former process served.
+        if !self.index.unreadable() {
+            self.reconciler.let_go();
+        }
         let facts = self.facts();
         let dirty = std::mem::take(&mut self.dirty);
         self.reconciler.sync(&self.index, &facts, &dirty);

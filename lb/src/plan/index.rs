@@ -125,6 +125,13 @@ impl Index {
         self.nodes.get(&ObjectName::new("", name))
     }
 
+    /// Whether there are objects of which no version could be understood, or places that cannot be read at all.
+    #[must_use]
+    pub fn unreadable(&self) -> bool {
+        let Self { services, slices, nodes, trouble, .. } = self;
+        !trouble.is_empty() || services.unreadable() || slices.unreadable() || nodes.unreadable()
+    }
+
     /// What is wrong with objects, by kind, then name.
     pub fn rejections(&self) -> impl Iterator<Item = Rejection> {
         let trouble = self.trouble.iter().flat_map(|(place, problems)| {
@@ -239,6 +246,10 @@ impl<T> Kind<T> {
 
     fn iter(&self) -> impl Iterator<Item = (&ObjectName, &T)> {
         self.kept.iter().filter_map(|(name, kept)| Some((name, kept.object.as_ref()?)))
+    }
+
+    fn unreadable(&self) -> bool {
+        self.kept.values().any(|kept| kept.object.is_none())
     }
 
     fn rejections(&self, kind: &'static str) -> impl Iterator<Item = Rejection> {

@@ -180,6 +180,17 @@ impl Planner {
         }
     }
 
+    /// Keeps what the previous process served and this one was not asked to serve yet, until [`Planner::let_go`]: its
+    /// objects may be missing only because they cannot be read.
+    pub fn keep(&mut self) {
+        self.kernel.keep();
+    }
+
+    /// Ends what [`Planner::keep`] began.
+    pub fn let_go(&mut self) {
+        self.kernel.let_go();
+    }
+
     /// The next step; none if all is done, or has failed, or waits for a quarantine to end. Nothing before the first
     /// plan.
     pub fn next(&mut self, now: Duration) -> Option<Step> {

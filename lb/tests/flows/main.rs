@@ -4,6 +4,8 @@
 //! Each test has a laboratory of its own, so they run in parallel, and ends with "and now everything is gone". Where
 //! XDP can make a difference, a test runs in each of its modes. They need root, and do not run without.
 
+#![expect(clippy::panic, clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod adoption;
 mod endpoints;
 mod errors;

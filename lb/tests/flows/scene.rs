@@ -12,11 +12,10 @@ use std::{
 };
 
 use portico::lab::{
-    Cgroup, Client, Daemon, Netns, Objects, Options, Residue, Topology, Workspace, XdpMode,
+    self, Cgroup, Client, Daemon, Netns, Objects, Options, Output, Residue, Topology, Workspace, XdpMode,
     addr::{self, Family},
     agent::Report,
     client::FlowError,
-    command::{self, Output},
     eventually, eventually_ok,
     manifest::{Manifests, Service},
 };
@@ -144,7 +143,7 @@ impl Scene {
         let mut wanted: Vec<_> = numbers
             .iter()
             .flat_map(|n| addr::backend(*n).both())
-            .map(|ip| SocketAddr::new(ip, portico::lab::Backend::PORT).to_string())
+            .map(|ip| SocketAddr::new(ip, lab::Backend::PORT).to_string())
             .collect();
         wanted.sort();
         eventually_ok("the backends are as wanted", SOON, || {
@@ -233,13 +232,13 @@ impl Drop for Scene {
             return;
         }
         for arguments in [&["status"][..], &["get", "services"], &["get", "backends"], &["get", "counters"]] {
-            let Ok(output) = command::output(&mut self.daemon.command(arguments)) else { continue };
+            let Ok(output) = lab::output(&mut self.daemon.command(arguments)) else { continue };
             eprintln!("== portico {}\n{}{}", arguments.join(" "), output.stdout, output.stderr);
         }
         for line in ["nft list ruleset", "conntrack -L", "ip -s link"] {
             let mut words = line.split(' ');
             let mut command = self.topology.gateway.command(words.next().unwrap_or_default());
-            let Ok(output) = command::output(command.args(words)) else { continue };
+            let Ok(output) = lab::output(command.args(words)) else { continue };
             eprintln!("== {line}\n{}", output.stdout);
         }
         eprintln!("== standard error of the daemon\n{}", self.daemon.stderr().join("\n"));
@@ -256,7 +255,7 @@ pub(crate) struct Backend {
 
 /// Runs a command to its end.
 pub(crate) fn output(command: &mut Command) -> Output {
-    command::output(command).unwrap()
+    lab::output(command).unwrap()
 }
 
 fn reports(output: &Output) -> Vec<Report> {

@@ -101,6 +101,11 @@ pub(super) fn tables_of(frontend: &Frontend) -> impl Iterator<Item = u32> {
     [frontend.outside.table, frontend.inside.table].into_iter().filter(|id| *id != 0)
 }
 
+/// Whether there are endpoints for some class of clients.
+pub(super) fn serves(frontend: &Frontend) -> bool {
+    tables_of(frontend).next().is_some()
+}
+
 fn is_unknown(members: &Members) -> bool {
     members.is_empty()
 }
