@@ -28,6 +28,8 @@ const NODE_PORT: u16 = 30_080;
 /// Long enough for a slow machine under load.
 const START: Duration = Duration::from_secs(30);
 
+/// Try it out: a lab in network namespaces, with real connections through the real data path
+///
 /// Makes network namespaces for a client, a gateway, three backends and a pod, runs the real daemon in the gateway,
 /// opens connections, shows where they went, and removes everything again.
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::output::{Format, Row, list};
 use crate::driver::{conntrack, maps::Maps, nft::Nft, pins::PinDir};
 
+/// List what the data path holds; works while the daemon is down
 #[derive(Debug, Args)]
 pub(super) struct Get {
     #[command(subcommand)]
@@ -25,7 +26,7 @@ struct Options {
     #[arg(long, global = true, value_name = "PATH", default_value = crate::driver::pins::DEFAULT,
           help = "Where state is pinned; each instance on a host has its own")]
     pin_dir: std::path::PathBuf,
-    /// Format
+    /// How to print it
     #[arg(short, long, global = true, value_enum, default_value_t)]
     output: Format,
 }
