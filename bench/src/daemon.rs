@@ -1,0 +1,262 @@
+//! A real `portico run` on manifests: how long it takes to start, to follow a change and to start again, and how much
+//! memory it takes.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use portico::{
+    driver::pins::PinDir,
+    lab::{Cgroup, Daemon, Netns, Options, Workspace, manifest::Manifests},
+};
+use serde_json::Value;
+
+use crate::{
+    aim,
+    memory::{self, Account, Resident},
+    progress,
+    report::{Cell, Section, Table},
+    stats::{Range, milliseconds},
+    workload,
+};
+
+/// Changes of a small file, and of the large one.
+const CHANGES: [u16; 2] = [10, 3];
+const FILE: &str = "services.yaml";
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Between two looks at the log. Shorter than what is to be measured, long enough not to slow it down.
+const LOOK: Duration = Duration::from_millis(1);
+/// Between two looks at the memory of the daemon's children.
+const SAMPLE: Duration = Duration::from_millis(3);
+/// The daemon's words.
+const SYNCED: &str = "in sync";
+const WRITTEN: &str = "kernel brought up to date";
+
+pub(crate) fn measure(binary: &Path, numbers: &[u32]) -> anyhow::Result<Section> {
+    let none = Run::measure(binary, 0)?;
+    let mut runs = Vec::new();
+    for &services in numbers {
+        runs.push(Run::measure(binary, services)?);
+    }
+    let mut times = Table::new(
+        "milliseconds",
+        &[
+            "services",
+            "start to in sync",
+            "kill, start to in sync",
+            "small file to kernel",
+            "large file to kernel",
+        ],
+    );
+    let mut sizes = Table::new(
+        "MB",
+        &[
+            "services",
+            "daemon",
+            "its peak",
+            "peak after restart",
+            "largest nft",
+            "largest nft at restart",
+            "BPF maps",
+            "nft maps",
+            "all that stays",
+        ],
+    );
+    let mut aims = aim::table();
+    for run in std::iter::once(&none).chain(&runs) {
+        let Run { services, start, restart, small, large, .. } = run;
+        times.row([(*services).into(), (*start).into(), (*restart).into(), (*small).into(), (*large).into()]);
+        // What the kernel holds besides is the same with no services.
+        let nft = run.kernel.zip(none.kernel).map(|(all, base)| (all - base) - (run.maps - none.maps));
+        let stays = run.first.now_mb + run.maps + nft.unwrap_or(0.0);
+        sizes.row([
+            Cell::from(*services),
+            run.first.now_mb.into(),
+            run.first.peak_mb.into(),
+            run.second.peak_mb.into(),
+            run.nft_first.into(),
+            run.nft_second.into(),
+            run.maps.into(),
+            nft.into(),
+            stays.into(),
+        ]);
+        if *services > 0 {
+            aim::row(&mut aims, format!("{services} services, start"), "s", aim::COLD, start / 1e3);
+            aim::row(&mut aims, format!("{services} services, all that stays"), "MB", aim::MEMORY, stays);
+        }
+    }
+    Ok(Section {
+        name: "daemon",
+        tables: vec![aims, times, sizes],
+        notes: vec![
+            "All objects in one YAML file; the small file holds one more EndpointSlice of one endpoint. From a file to \
+             the kernel, 50 ms are spent waiting for its writer to finish, and up to 50 ms for further changes."
+                .to_owned(),
+            "Daemon: VmRSS when in sync; peaks are VmHWM. nft: the largest VmHWM seen of its nft processes, looked at \
+             every 3 ms. nft maps: kernel memory charged to the daemon's cgroup and its children's, less that of a \
+             daemon without services, less BPF maps. All that stays: daemon, BPF maps, nft maps."
+                .to_owned(),
+        ],
+    })
+}
+
+struct Run {
+    services: u32,
+    start: f64,
+    restart: f64,
+    small: Option<Range>,
+    large: Option<Range>,
+    first: Resident,
+    second: Resident,
+    nft_first: f64,
+    nft_second: f64,
+    maps: f64,
+    kernel: Option<f64>,
+}
+
+impl Run {
+    fn measure(binary: &Path, services: u32) -> anyhow::Result<Self> {
+        progress(format_args!("daemon: {services} services"));
+        let (ns, workspace, cgroup, account) =
+            (Netns::new("bench")?, Workspace::new()?, Cgroup::new("bench")?, Account::open());
+        ns.ip("link add name eth0 type veth peer name far\nlink set eth0 up\nlink set far up\n")?;
+        let manifests = Manifests::new(workspace.manifests());
+        manifests.put_node()?;
+        manifests.put_text(FILE, &workload::manifests(services, None))?;
+        let mut options = Options::new(binary, &workspace, cgroup.path());
+        options.interfaces = vec!["eth0".to_owned()];
+        options.more = ["--metrics-bind-address", "off"].map(Into::into).to_vec();
+
+        let began = Instant::now();
+        let daemon = charged(account.as_ref(), || Daemon::start(&ns, options))??;
+        let mut watched = Watched { daemon };
+        let nft = Sampler::start(watched.daemon.pid());
+        watched.wait(SYNCED, 1)?;
+        let start = milliseconds(began.elapsed());
+        let status = watched.daemon.status()?;
+        ensure!(status.get("synced") == Some(&Value::Bool(true)), "in sync, but the status is {status}");
+        let nft_first = nft.stop();
+        let first = watched.resident()?;
+        let kernel = account.as_ref().and_then(Account::kernel_mb);
+        let pins = PinDir::find(&workspace.pins()).context("the daemon made no pin directory")?;
+        let maps = memory::maps_mb(&pins)?;
+
+        let (mut small, mut large) = (Vec::new(), Vec::new());
+        if services > 0 {
+            let [small_changes, large_changes] = CHANGES;
+            for n in 0..small_changes {
+                let text = workload::guest_manifest(u32::from(n) % services, workload::guest(n));
+                small.push(watched.change(&manifests, "guest.yaml", &text)?);
+            }
+            for n in 0..large_changes {
+                let text = workload::manifests(services, Some(workload::guest(small_changes + n)));
+                large.push(watched.change(&manifests, FILE, &text)?);
+            }
+        }
+
+        watched.daemon.kill();
+        let began = Instant::now();
+        charged(account.as_ref(), || watched.daemon.start_again())??;
+        let nft = Sampler::start(watched.daemon.pid());
+        watched.wait(SYNCED, 2)?;
+        let restart = milliseconds(began.elapsed());
+        let nft_second = nft.stop();
+        let second = watched.resident()?;
+        let (small, large) = (Range::of(small), Range::of(large));
+        Ok(Self {
+            services,
+            start,
+            restart,
+            small,
+            large,
+            first,
+            second,
+            nft_first,
+            nft_second,
+            maps,
+            kernel,
+        })
+    }
+}
+
+fn charged<T>(account: Option<&Account>, f: impl FnOnce() -> T) -> anyhow::Result<T> {
+    match account {
+        Some(account) => account.charge(f),
+        None => Ok(f()),
+    }
+}
+
+/// A daemon, followed by what it logs.
+struct Watched {
+    daemon: Daemon,
+}
+
+impl Watched {
+    fn count(&self, words: &str) -> usize {
+        self.daemon.stderr().iter().filter(|line| line.contains(words)).count()
+    }
+
+    fn wait(&self, words: &str, times: usize) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while self.count(words) < times {
+            ensure!(
+                began.elapsed() < DEADLINE && Resident::of(self.daemon.pid()).is_some(),
+                "the daemon does not say \"{words}\":\n{}",
+                self.daemon.stderr().join("\n")
+            );
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// Milliseconds from a file to the kernel.
+    fn change(&self, manifests: &Manifests, file: &str, text: &str) -> anyhow::Result<f64> {
+        let before = self.count(WRITTEN);
+        let began = Instant::now();
+        manifests.put_text(file, text)?;
+        self.wait(WRITTEN, before + 1)?;
+        Ok(milliseconds(began.elapsed()))
+    }
+
+    fn resident(&self) -> anyhow::Result<Resident> {
+        Resident::of(self.daemon.pid()).context("the daemon is gone")
+    }
+}
+
+/// Watches how large the children of a process become.
+struct Sampler {
+    stop: Arc<AtomicBool>,
+    kib: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+impl Sampler {
+    fn start(pid: u32) -> Self {
+        let (stop, kib) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (flag, peak) = (Arc::clone(&stop), Arc::clone(&kib));
+        let thread = thread::spawn(move || {
+            while !flag.load(Ordering::Relaxed) {
+                if let Some(child) = memory::largest_child(pid, "nft") {
+                    peak.fetch_max((child.peak_mb * 1024.0) as u64, Ordering::Relaxed);
+                }
+                thread::sleep(SAMPLE);
+            }
+        });
+        Self { stop, kib, thread }
+    }
+
+    /// The largest, in MB.
+    fn stop(self) -> f64 {
+        self.stop.store(true, Ordering::Relaxed);
+        // It does not panic.
+        let _ = self.thread.join();
+        self.kib.load(Ordering::Relaxed) as f64 / 1024.0
+    }
+}

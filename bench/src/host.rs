@@ -1,0 +1,91 @@
+//! The machine.
+
+use std::{
+    fmt, fs,
+    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    sys::utsname::uname,
+    unistd::Pid,
+};
+use serde::Serialize;
+
+/// Where and when figures were taken.
+#[derive(Debug, Serialize)]
+pub(crate) struct Host {
+    kernel: String,
+    machine: String,
+    cpu: String,
+    cpus: usize,
+    pinned_to: usize,
+    memory_mb: u64,
+    nft: String,
+    /// Seconds since 1970.
+    time: u64,
+    load_before: String,
+}
+
+impl Host {
+    pub(crate) fn look(pinned_to: usize) -> anyhow::Result<Self> {
+        let system = uname().context("cannot ask the kernel for its name")?;
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let kib = field(&meminfo, "MemTotal").and_then(|v| v.split(' ').next()?.parse::<u64>().ok());
+        let nft = Command::new("nft").arg("--version").output().context("cannot run nft")?;
+        Ok(Self {
+            kernel: system.release().to_string_lossy().into_owned(),
+            machine: system.machine().to_string_lossy().into_owned(),
+            cpu: field(&cpuinfo, "model name").unwrap_or_default(),
+            cpus: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+            pinned_to,
+            memory_mb: kib.unwrap_or(0) >> 10,
+            nft: String::from_utf8_lossy(&nft.stdout).trim().to_owned(),
+            time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            load_before: load(),
+        })
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernel, machine, cpu, cpus, pinned_to, memory_mb, nft, load_before, .. } = self;
+        write!(
+            f,
+            "Linux {kernel} {machine}, {cpus} x {cpu}, {memory_mb} MB, {nft}; pinned to CPU {pinned_to}; load \
+             average before the run {load_before}"
+        )
+    }
+}
+
+/// The load average of the last minute: how much else is going on.
+pub(crate) fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// Keeps this thread and those it starts on one CPU; the last if none is named.
+pub(crate) fn pin(cpu: Option<usize>) -> anyhow::Result<usize> {
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this).context("cannot ask for the CPUs")?;
+    let last = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    let cpu = cpu.or(last).context("no CPU to run on")?;
+    let mut one = CpuSet::new();
+    one.set(cpu)?;
+    sched_setaffinity(this, &one).with_context(|| format!("cannot run on CPU {cpu}"))?;
+    Ok(cpu)
+}
+
+/// Lets this thread run anywhere again.
+pub(crate) fn unpin() -> anyhow::Result<()> {
+    let mut all = CpuSet::new();
+    (0..CpuSet::count()).try_for_each(|cpu| all.set(cpu))?;
+    sched_setaffinity(Pid::from_raw(0), &all).context("cannot run on all CPUs")
+}

@@ -1,0 +1,152 @@
+//! How much memory processes and maps take.
+
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::{Path, PathBuf},
+    process,
+};
+
+use anyhow::Context as _;
+use aya::maps::{Map, MapData, of_maps::HashOfMaps};
+use datapath::abi::map;
+use portico::driver::pins::PinDir;
+
+use crate::report::Table;
+
+/// Bytes in the MB of all figures.
+const MB: f64 = (1 << 20) as f64;
+
+/// What the kernel has set aside for each map, in MB, with what is inside it.
+pub(crate) fn maps(pins: &PinDir, title: String) -> anyhow::Result<Table> {
+    let mut table = Table::new(title, &["map", "MB"]);
+    let mut sum = 0;
+    for (name, bytes) in map_bytes(pins)? {
+        sum += bytes;
+        table.row([name.into(), (bytes as f64 / MB).into()]);
+    }
+    table.row(["all".into(), (sum as f64 / MB).into()]);
+    Ok(table)
+}
+
+/// The same in one sum.
+pub(crate) fn maps_mb(pins: &PinDir) -> anyhow::Result<f64> {
+    Ok(map_bytes(pins)?.iter().map(|(_, bytes)| *bytes as f64 / MB).sum())
+}
+
+fn map_bytes(pins: &PinDir) -> anyhow::Result<Vec<(String, u64)>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(pins.maps()).context("cannot list the pinned maps")? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let data = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        let outer = locked(&data)?;
+        if name == map::MAGLEV {
+            let map = Map::HashOfMaps(data);
+            let tables: HashOfMaps<&MapData, u32> = HashOfMaps::try_from(&map)?;
+            let inner = tables.keys().map(|id| {
+                let table: MapData = tables.get(&id?, 0)?;
+                locked(&table)
+            });
+            all.push((format!("{name}, its tables"), inner.sum::<anyhow::Result<u64>>()?));
+        }
+        all.push((name, outer));
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// `memlock` of a map, in bytes.
+fn locked(map: &MapData) -> anyhow::Result<u64> {
+    let path = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    field(&text, "memlock").with_context(|| format!("{path} says nothing about memory"))
+}
+
+/// The first number after `name:`.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    value.split_whitespace().next()?.parse().ok()
+}
+
+/// Resident memory of a process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Resident {
+    pub(crate) now_mb: f64,
+    pub(crate) peak_mb: f64,
+}
+
+impl Resident {
+    /// None if there is no such process.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        Self::from(&status)
+    }
+
+    fn from(status: &str) -> Option<Self> {
+        let mb = |name| field(status, name).map(|kib| kib as f64 / 1024.0);
+        Some(Self { now_mb: mb("VmRSS")?, peak_mb: mb("VmHWM")? })
+    }
+}
+
+/// The largest of a process's children that run a program of this name. Before it runs it, a child shows its parent's
+/// memory as its own.
+pub(crate) fn largest_child(pid: u32, program: &str) -> Option<Resident> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let children: Vec<String> =
+        lists.flat_map(|list| list.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
+    let running = children.iter().filter_map(|child| {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.trim())).ok()?;
+        let name = status.lines().next()?.strip_prefix("Name:")?.trim();
+        (name == program).then(|| Resident::from(&status)).flatten()
+    });
+    running.max_by(|a, b| a.peak_mb.total_cmp(&b.peak_mb))
+}
+
+/// Where memory is accounted for with cgroup v1.
+const HIERARCHY: &str = "/sys/fs/cgroup/memory";
+
+/// A cgroup that memory is charged to, the kernel's own included. Of cgroup v1, where no parent has to be told to
+/// account.
+pub(crate) struct Account {
+    path: PathBuf,
+}
+
+impl Account {
+    /// None if the machine has no such hierarchy.
+    pub(crate) fn open() -> Option<Self> {
+        let path = Path::new(HIERARCHY).join(format!("ptc-bench-{}", process::id()));
+        fs::create_dir(&path).ok()?;
+        let account = Self { path };
+        account.kernel_mb().map(|_| account)
+    }
+
+    /// Runs `f`; processes that it starts are charged here for as long as they live, and their children.
+    pub(crate) fn charge<T>(&self, f: impl FnOnce() -> T) -> anyhow::Result<T> {
+        let cgroups = fs::read_to_string("/proc/self/cgroup").context("cannot read /proc/self/cgroup")?;
+        let own = cgroups.lines().find_map(|line| line.split_once(":memory:/"));
+        let (_, own) = own.context("this process has no memory cgroup")?;
+        let enter = |path: &Path| {
+            let path = path.join("cgroup.procs");
+            fs::write(&path, "0").with_context(|| format!("cannot write {}", path.display()))
+        };
+        enter(&self.path)?;
+        let value = f();
+        enter(&Path::new(HIERARCHY).join(own))?;
+        Ok(value)
+    }
+
+    /// What the kernel holds for its processes, past ones too.
+    pub(crate) fn kernel_mb(&self) -> Option<f64> {
+        let text = fs::read_to_string(self.path.join("memory.kmem.usage_in_bytes")).ok()?;
+        Some(text.trim().parse::<u64>().ok()? as f64 / MB)
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        // Succeeds once its processes are gone; the memory that is still charged goes to the parent.
+        let _ = fs::remove_dir(&self.path);
+    }
+}

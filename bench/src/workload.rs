@@ -1,0 +1,140 @@
+//! Services and endpoints in any number.
+
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use portico::{
+    convert::Converted,
+    lab::manifest::NAMESPACE,
+    model::{
+        Conditions, Endpoint, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort, TrafficPolicy,
+    },
+    source::{Change, Event, Outcome},
+};
+
+/// Endpoints of a service.
+pub(crate) const ENDPOINTS: u32 = 10;
+/// Services that there are addresses for.
+pub(crate) const MAX_SERVICES: u32 = 20_000;
+/// On which services listen.
+pub(crate) const PORT: u16 = 80;
+/// On which their endpoints do.
+pub(crate) const TARGET: u16 = 8_080;
+
+/// Cluster address of a service, out of 10.0.0.0/8.
+pub(crate) fn cluster_ip(service: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x0a00_0000 + (service << 2) + 1)
+}
+
+/// Addresses of a service's own endpoints, out of 172.16.0.0/12.
+pub(crate) fn endpoints(service: u32) -> impl Iterator<Item = Ipv4Addr> {
+    (0..ENDPOINTS).map(move |n| Ipv4Addr::from_bits(0xac10_0000 + service * ENDPOINTS + n))
+}
+
+/// Addresses of endpoints that come and go, none twice, out of 192.168.0.0/16.
+pub(crate) fn guest(n: u16) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0xc0a8_0000 | u32::from(n))
+}
+
+fn name(service: u32) -> String {
+    format!("service-{service:05}")
+}
+
+fn service(number: u32) -> Service {
+    Service {
+        name: ObjectName::new(NAMESPACE, name(number)),
+        created: None,
+        cluster_ips: vec![cluster_ip(number).into()],
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        ipv4: true,
+        ipv6: false,
+        external_policy: TrafficPolicy::Cluster,
+        internal_policy: TrafficPolicy::Cluster,
+        ports: vec![ServicePort {
+            name: "http".to_owned(),
+            protocol: Protocol::Tcp,
+            port: PORT,
+            node_port: None,
+        }],
+    }
+}
+
+/// The slice of a service, with further endpoints.
+fn slice(number: u32, more: Option<Ipv4Addr>) -> Slice {
+    let endpoint = |address: Ipv4Addr| Endpoint {
+        address: IpAddr::V4(address),
+        conditions: Conditions::default(),
+        node: Some("elsewhere".to_owned()),
+        zone_hints: Vec::new(),
+        node_hints: Vec::new(),
+    };
+    Slice {
+        name: ObjectName::new(NAMESPACE, format!("{}-ipv4", name(number))),
+        service: ObjectName::new(NAMESPACE, name(number)),
+        ports: vec![SlicePort { name: "http".to_owned(), protocol: Protocol::Tcp, port: TARGET }],
+        endpoints: endpoints(number).chain(more).map(endpoint).collect(),
+    }
+}
+
+const fn sound<T>(object: T) -> Outcome<T> {
+    Ok(Converted { object: Some(object), defects: Vec::new(), notes: Vec::new() })
+}
+
+/// What a source says first.
+pub(crate) fn all(services: u32) -> [Event; 3] {
+    let named = |service: Service| (service.name.clone(), sound(service));
+    let named_slice = |slice: Slice| (slice.name.clone(), sound(slice));
+    [
+        Event::Service(Change::Reset((0..services).map(service).map(named).collect())),
+        Event::Slice(Change::Reset((0..services).map(|n| slice(n, None)).map(named_slice).collect())),
+        Event::Node(Change::Reset(Vec::new())),
+    ]
+}
+
+/// What it says when a service has an endpoint besides its own, or has it no more.
+pub(crate) fn change(number: u32, more: Option<Ipv4Addr>) -> Event {
+    let slice = slice(number, more);
+    Event::Slice(Change::Apply(slice.name.clone(), sound(slice)))
+}
+
+/// The same as manifests in one file; the first service with one endpoint more, if so.
+pub(crate) fn manifests(services: u32, more: Option<Ipv4Addr>) -> String {
+    let mut text = String::new();
+    for number in 0..services {
+        let (name, ip) = (name(number), cluster_ip(number));
+        // Writing to a `String` does not fail.
+        let _ = write!(
+            text,
+            "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {NAMESPACE}\nspec:\n  \
+             type: ClusterIP\n  clusterIP: {ip}\n  clusterIPs:\n  - {ip}\n  ipFamilies:\n  - IPv4\n  ports:\n  \
+             - name: http\n    protocol: TCP\n    port: {PORT}\n    targetPort: {TARGET}\n"
+        );
+        let more = more.filter(|_| number == 0);
+        text.push_str(&slice_manifest(number, "ipv4", endpoints(number).chain(more)));
+    }
+    text
+}
+
+/// A slice with one endpoint more for a service, as a manifest of its own.
+pub(crate) fn guest_manifest(number: u32, guest: Ipv4Addr) -> String {
+    slice_manifest(number, "guest", [guest].into_iter())
+}
+
+fn slice_manifest(number: u32, suffix: &str, addresses: impl Iterator<Item = Ipv4Addr>) -> String {
+    let name = name(number);
+    let mut text = format!(
+        "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-{suffix}\n  \
+         namespace: {NAMESPACE}\n  labels:\n    kubernetes.io/service-name: {name}\naddressType: IPv4\nports:\n\
+         - name: http\n  protocol: TCP\n  port: {TARGET}\nendpoints:\n"
+    );
+    for address in addresses {
+        let _ = write!(
+            text,
+            "- addresses:\n  - {address}\n  conditions:\n    ready: true\n  nodeName: elsewhere\n"
+        );
+    }
+    text
+}
