@@ -89,7 +89,7 @@ fn xdp_is_attached_anew_to_an_interface_that_came_back() {
         });
     };
     attach(index(&netns));
-    netns.sh("ip link del eth0; ip link add a type veth peer name b; ip link add eth0 type veth peer name peer");
+    netns.sh("ip link del eth0; ip link add left type veth peer name right; ip link add eth0 type veth peer name peer");
     assert_eq!(xdp(&netns), "");
     attach(index(&netns));
     assert!(xdp(&netns).starts_with("xdp "));
