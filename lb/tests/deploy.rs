@@ -1,5 +1,7 @@
 //! The DaemonSet in `deploy/` calls the command line that there is.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+
 use clap::Parser as _;
 use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Container};
 use portico::cli::Cli;

@@ -188,8 +188,10 @@ impl Daemon {
         if let Some(address) = self.options.metrics {
             tokio::spawn(metrics::serve(address, requests.sender()));
         }
-        let mut link_watch = Links::watch()?;
-        let mut nft_watch = self.reconciler.kernel().nft.watch()?;
+        let mut link_watch = Some(Links::watch()?);
+        let mut nft_watch = Some(self.reconciler.kernel().nft.watch()?);
+        // What changed before it was watched.
+        self.look_at_links().await;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut inspect = interval(INSPECT);
@@ -222,19 +224,41 @@ impl Daemon {
                     let facts = self.facts();
                     self.reconciler.resume(&self.index, &facts);
                 }
-                changed = link_watch.changed() => {
-                    changed?;
+                changed = watched(&mut link_watch, |watch| watch.changed()) => {
+                    if let Err(error) = changed {
+                        warn!(reason = chain(&error), "no longer told of changes to interfaces, will look for them");
+                        link_watch = None;
+                    }
                     if self.look_at_links().await {
                         due.get_or_insert_with(|| self.next_round());
                     }
                 }
-                commit = nft_watch.changed() => {
-                    let commit = commit?;
-                    debug!(process = commit.process.as_deref().unwrap_or("unknown"), "the nft ruleset was changed");
+                commit = watched(&mut nft_watch, |watch| watch.changed()) => {
+                    match commit {
+                        Ok(commit) => {
+                            debug!(process = commit.process.as_deref().unwrap_or("unknown"), "the nft ruleset was changed");
+                        }
+                        Err(error) => {
+                            warn!(reason = chain(&error), "no longer told of changes to the nft ruleset, will look for them");
+                            nft_watch = None;
+                        }
+                    }
                     self.suspect = true;
                     self.inspect();
                 }
-                _ = inspect.tick() => self.inspect(),
+                _ = inspect.tick() => {
+                    if link_watch.is_none() {
+                        link_watch = Links::watch().ok();
+                        if self.look_at_links().await {
+                            due.get_or_insert_with(|| self.next_round());
+                        }
+                    }
+                    if nft_watch.is_none() {
+                        nft_watch = self.reconciler.kernel().nft.watch().ok();
+                        self.suspect = true;
+                    }
+                    self.inspect();
+                }
                 _ = verify.tick() => {
                     if let Err(error) = self.reconciler.verify() {
                         warn!(reason = chain(&error), "cannot compare the kernel with the plan");
@@ -432,6 +456,17 @@ impl std::fmt::Display for Source {
             Self::Kubernetes(Some(path)) => write!(f, "API server of {}", path.display()),
             Self::Kubernetes(None) => f.write_str("API server"),
         }
+    }
+}
+
+/// The next change that a subscription tells of; waits for ever without one.
+async fn watched<'a, W, T, F: Future<Output = T>>(
+    watch: &'a mut Option<W>,
+    changed: impl FnOnce(&'a mut W) -> F,
+) -> T {
+    match watch {
+        Some(watch) => changed(watch).await,
+        None => pending().await,
     }
 }
 

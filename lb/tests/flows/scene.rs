@@ -214,14 +214,11 @@ impl Scene {
             .unwrap_or_else(|e| panic!("{e}: {:#?}", objects.alive()));
     }
 
-    /// Nothing of what was there before has changed. A link is detached some time after its last reference is gone.
+    /// Nothing of what was there before has changed.
     pub(crate) fn assert_no_residue(&self) {
-        eventually_ok("everything is as it was", SOON, || {
-            let after = Residue::take(&self.topology.gateway, &self.workspace.bpffs()).unwrap();
-            let changes = self.before.changes_to(&after);
-            if changes.is_empty() { Ok(()) } else { Err(changes.join("\n")) }
-        })
-        .unwrap();
+        let after = Residue::take(&self.topology.gateway, &self.workspace.bpffs()).unwrap();
+        let changes = self.before.changes_to(&after);
+        assert!(changes.is_empty(), "not everything is as it was:\n{}", changes.join("\n"));
     }
 }
 

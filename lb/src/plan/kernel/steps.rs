@@ -46,7 +46,7 @@ impl Kernel {
         })
         .or_else(|| {
             let complete = self.frontends.puts().filter(|(key, frontend)| {
-                self.referents_present(frontend) && !(self.kept.contains(key) && !serves(frontend))
+                self.referents_present(frontend) && (serves(frontend) || !self.kept.contains(key))
             });
             step(complete.map(|(key, frontend)| (*key, *frontend)), Step::PutFrontends)
         })

@@ -46,7 +46,7 @@ impl Reader<'_> {
             (version, kind, _) => match Kind::of(version, kind) {
                 Some(kind) => kind,
                 // Cut short, a kind of ours may look like another's; but then the name is missing, too.
-                None if !is_named(&object) => {
+                None if !is_named(&object) && !object.contains_key("items") => {
                     return self.lose(place, &format!("{version} {kind} without a name"));
                 }
                 // It is no object of ours, whatever is in it.

@@ -181,8 +181,8 @@ fn an_object_without_identity_is_lost() {
 #[test]
 fn other_kinds_are_reported_and_otherwise_ignored() {
     for kind in [
-        "{apiVersion: apps/v1, kind: Deployment}",
-        "{apiVersion: v2, kind: Service}",
+        "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}",
+        "{apiVersion: v2, kind: Service, metadata: {name: web}}",
         "{apiVersion: v1, kind: PodList, items: [1]}",
     ] {
         let contents = yaml(&format!("{kind}\n---\n{NODE}"));
@@ -190,6 +190,12 @@ fn other_kinds_are_reported_and_otherwise_ignored() {
         assert!(!contents.incomplete);
         assert!(contents.problems[0].ends_with("is not read here"), "{:?}", contents.problems);
     }
+}
+
+#[test]
+fn a_kind_without_a_name_may_be_one_of_ours_cut_short() {
+    let contents = yaml("apiVersion: v1\nkind: Serv");
+    assert_eq!(lost(&contents), "line 1: v1 Serv without a name");
 }
 
 #[test]
