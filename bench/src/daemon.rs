@@ -64,18 +64,17 @@ pub(crate) fn measure(binary: &Path, numbers: &[u32]) -> anyhow::Result<Section>
             "peak after restart",
             "largest nft",
             "largest nft at restart",
+            "kernel, all",
             "BPF maps",
             "nft maps",
-            "all that stays",
+            "daemon and kernel",
         ],
     );
     let mut aims = aim::table();
     for run in std::iter::once(&none).chain(&runs) {
         let Run { services, start, restart, small, large, .. } = run;
         times.row([(*services).into(), (*start).into(), (*restart).into(), (*small).into(), (*large).into()]);
-        // What the kernel holds besides is the same with no services.
-        let nft = run.kernel.zip(none.kernel).map(|(all, base)| (all - base) - (run.maps - none.maps));
-        let stays = run.first.now_mb + run.maps + nft.unwrap_or(0.0);
+        let all = run.kernel.map(|kernel| run.first.now_mb + kernel);
         sizes.row([
             Cell::from(*services),
             run.first.now_mb.into(),
@@ -83,13 +82,17 @@ pub(crate) fn measure(binary: &Path, numbers: &[u32]) -> anyhow::Result<Section>
             run.second.peak_mb.into(),
             run.nft_first.into(),
             run.nft_second.into(),
+            run.kernel.into(),
             run.maps.into(),
-            nft.into(),
-            stays.into(),
+            run.nft_maps.into(),
+            all.into(),
         ]);
         if *services > 0 {
             aim::row(&mut aims, format!("{services} services, start"), "s", aim::COLD, start / 1e3);
-            aim::row(&mut aims, format!("{services} services, all that stays"), "MB", aim::MEMORY, stays);
+            if let Some(nft) = run.nft_maps {
+                let what = format!("{services} services, daemon and nft maps");
+                aim::row(&mut aims, what, "MB", aim::MEMORY, run.first.now_mb + nft);
+            }
         }
     }
     Ok(Section {
@@ -99,9 +102,10 @@ pub(crate) fn measure(binary: &Path, numbers: &[u32]) -> anyhow::Result<Section>
             "All objects in one YAML file; the small file holds one more EndpointSlice of one endpoint. From a file to \
              the kernel, 50 ms are spent waiting for its writer to finish, and up to 50 ms for further changes."
                 .to_owned(),
-            "Daemon: VmRSS when in sync; peaks are VmHWM. nft: the largest VmHWM seen of its nft processes, looked at \
-             every 3 ms. nft maps: kernel memory charged to the daemon's cgroup and its children's, less that of a \
-             daemon without services, less BPF maps. All that stays: daemon, BPF maps, nft maps."
+            "Daemon: VmRSS when in sync; peaks are VmHWM. Largest nft: VmHWM of its nft processes, looked at every 3 ms; \
+             they live for fractions of a second. Kernel, all: charged to the cgroup of the daemon and its children. BPF \
+             maps: what the kernel says of them (memlock), without what it rounds their allocations up to. nft maps: \
+             charged for as many elements in a table of their own."
                 .to_owned(),
         ],
     })
@@ -119,6 +123,7 @@ struct Run {
     nft_second: f64,
     maps: f64,
     kernel: Option<f64>,
+    nft_maps: Option<f64>,
 }
 
 impl Run {
@@ -147,6 +152,8 @@ impl Run {
         let kernel = account.as_ref().and_then(Account::kernel_mb);
         let pins = PinDir::find(&workspace.pins()).context("the daemon made no pin directory")?;
         let maps = memory::maps_mb(&pins)?;
+        let nft_maps =
+            account.as_ref().map(|account| memory::nft_maps(account, services)).transpose()?.flatten();
 
         let (mut small, mut large) = (Vec::new(), Vec::new());
         if services > 0 {
@@ -182,6 +189,7 @@ impl Run {
             nft_second,
             maps,
             kernel,
+            nft_maps,
         })
     }
 }
