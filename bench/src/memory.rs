@@ -20,7 +20,7 @@ use portico::{
 
 use crate::{
     report::Table,
-    workload::{TARGET, endpoints},
+    workload::{Size, TARGET, endpoints},
 };
 
 /// Bytes in the MB of all figures.
@@ -155,11 +155,11 @@ impl Account {
     }
 }
 
-/// What the kernel holds for the nft elements of so many services, in MB. The sizes that it says maps have leave out what
+/// What the kernel holds for the nft elements of so many endpoints, in MB. The sizes that it says maps have leave out what
 /// it rounds allocations up to; so this is found out apart from them.
-pub(crate) fn nft_maps(account: &Account, services: u32) -> anyhow::Result<Option<f64>> {
-    let translations: Vec<(u32, SocketAddr)> = (0..services)
-        .flat_map(endpoints)
+pub(crate) fn nft_maps(account: &Account, size: Size) -> anyhow::Result<Option<f64>> {
+    let translations: Vec<(u32, SocketAddr)> = (0..size.services)
+        .flat_map(|service| endpoints(service, size.endpoints))
         .map(|address| SocketAddr::new(address.into(), TARGET))
         .zip(Label::FIRST..)
         .map(|(address, label)| (label, address))
