@@ -39,11 +39,14 @@ def main() -> int:
         for group in rule["apiGroups"]:
             for resource in rule["resources"]:
                 granted[group, resource] = set(rule["verbs"])
-    for group, resource in sorted(watched(pathlib.Path("lb/src/source")) - granted.keys()):
+    needed = watched(pathlib.Path("lb/src/source"))
+    for group, resource in sorted(needed - granted.keys()):
         errors.append(f"lb/src/source watches {resource} ({group or 'core'}), which the ClusterRole does not grant")
+    for group, resource in sorted(granted.keys() - needed):
+        errors.append(f"the ClusterRole grants {resource} ({group or 'core'}), which lb/src/source does not watch")
     for (_, resource), verbs in granted.items():
-        if not {"list", "watch"} <= verbs <= {"get", "list", "watch"}:
-            errors.append(f"the ClusterRole's verbs on {resource} are not those of a watcher: {sorted(verbs)}")
+        if verbs != {"list", "watch"}:
+            errors.append(f"the ClusterRole's verbs on {resource} are not list and watch: {sorted(verbs)}")
 
     pod = objects["DaemonSet"]["spec"]["template"]
     if pod["metadata"]["labels"] != objects["DaemonSet"]["spec"]["selector"]["matchLabels"]:

@@ -21,7 +21,7 @@ use datapath::{
 };
 use portico::driver::{
     maps::Maps,
-    objects::{Objects, SOCKET_PROGRAMS, TC_PROGRAMS, XDP_PROGRAM},
+    objects::{Objects, SOCKET_PROGRAMS, TC_PROGRAMS, XDP_PROGRAMS},
 };
 
 use self::{classes::CLASSES, empty::Empty};
@@ -115,7 +115,7 @@ fn decisions(rig: &mut Rig, empty: &Empty) -> anyhow::Result<Table> {
         no_tc.round(CALLS, |_| run(&empty.tc, &first, 1))?;
         no_loop.round(1, |_| run(&empty.tc, &first, LOOP))?;
         for case in &mut cases {
-            let xdp: &Xdp = rig.objects.xdp()?;
+            let xdp: &Xdp = rig.objects.xdp(XDP_PROGRAMS[0])?;
             case.xdp.round(CALLS, |_| run(xdp, &case.frame, 1))?;
             let tc: &SchedClassifier = rig.objects.tc(TC_PROGRAMS[0])?;
             case.tc.round(CALLS, |_| run(tc, &case.frame, 1))?;
@@ -182,7 +182,9 @@ fn verifier(objects: &mut Objects) -> anyhow::Result<Table> {
             info.size_jitted().into(),
         ]);
     };
-    add(XDP_PROGRAM, objects.xdp()?.info()?);
+    for name in XDP_PROGRAMS {
+        add(name, objects.xdp(name)?.info()?);
+    }
     for name in TC_PROGRAMS {
         add(name, objects.tc(name)?.info()?);
     }

@@ -1,11 +1,18 @@
 //! The one interpreter of the plan's steps, and the reader of what the kernel holds.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use datapath::abi::UDP;
 
 use tracing::{debug, info, warn};
 
 use crate::{
     driver::{
+        conntrack::{self, Conntrack},
         maps::{self, Maps},
         nft::{self, Family, Nft},
     },
@@ -103,6 +110,8 @@ pub struct Reconciler {
     planner: Planner,
     start: Instant,
     progress: Progress,
+    /// Backends that are not used any more and may have UDP flows in conntrack.
+    unused: BTreeSet<SocketAddr>,
 }
 
 /// Wait before what failed is tried again.
@@ -125,7 +134,14 @@ impl Reconciler {
             );
         }
         planner.adopt(actual, Duration::ZERO);
-        Ok(Self { kernel, planner, start: Instant::now(), progress: Progress::default() })
+        planner.keep();
+        Ok(Self {
+            kernel,
+            planner,
+            start: Instant::now(),
+            progress: Progress::default(),
+            unused: BTreeSet::new(),
+        })
     }
 
     /// What the kernel holds, for reading.
@@ -146,11 +162,42 @@ impl Reconciler {
         &self.progress
     }
 
+    /// See [`Planner::let_go`].
+    pub fn let_go(&mut self) {
+        self.planner.let_go();
+    }
+
     /// Plans for what changed and writes all that can be written now.
     pub fn sync(&mut self, index: &Index, facts: &NodeFacts, dirty: &Dirty) {
         let began = Instant::now();
         self.planner.plan(index, facts, dirty, self.now());
         self.write(began);
+        self.forget_flows(index);
+    }
+
+    /// Deletes the conntrack entries of UDP flows to backends that went away. A UDP client does not notice, and its
+    /// datagrams would keep the entry alive for ever. TCP is left alone, and so is an endpoint that is terminating and
+    /// still serves.
+    fn forget_flows(&mut self, index: &Index) {
+        self.unused.extend(self.planner.take_unused());
+        self.unused.retain(|backend| !self.planner.is_used(*backend));
+        if self.unused.is_empty() {
+            return;
+        }
+        let serving = index.serving(&self.unused);
+        let gone: BTreeSet<SocketAddr> = self.unused.difference(&serving).copied().collect();
+        if gone.is_empty() {
+            return;
+        }
+        match delete_udp_flows(&gone) {
+            Ok(deleted) => {
+                self.unused = serving;
+                if deleted > 0 {
+                    info!(deleted, "UDP flows to endpoints that are gone are forgotten");
+                }
+            }
+            Err(error) => warn!(reason = chain(&error), "cannot forget UDP flows, will be tried again"),
+        }
     }
 
     /// Takes up again what waited for a quarantine to end, or for room, or failed before.
@@ -159,7 +206,7 @@ impl Reconciler {
         self.sync(index, facts, &Dirty::default());
     }
 
-    /// Makes sure of the nft table, and writes what it lacks.
+    /// Makes sure of the nft table's chains and rules; if they had to be mended, of its elements, too.
     ///
     /// # Errors
     ///
@@ -167,11 +214,25 @@ impl Reconciler {
     pub fn repair(&mut self) -> Result<nft::Ensured, Error> {
         let ensured = self.kernel.nft.ensure()?;
         if ensured != nft::Ensured::Kept {
-            let translations = self.kernel.nft.load()?;
-            self.planner.found(Found::Translations(translations), self.now());
-            self.write(Instant::now());
+            self.repair_translations()?;
         }
         Ok(ensured)
+    }
+
+    /// Makes sure of the elements of the nft table, and returns how many were not as they should be. Unlike rules there
+    /// can be very many of them to list.
+    ///
+    /// # Errors
+    ///
+    /// The table cannot be read.
+    pub fn repair_translations(&mut self) -> Result<usize, Error> {
+        let began = Instant::now();
+        let translations = self.kernel.nft.load()?;
+        let before = self.planner.pending();
+        self.planner.found(Found::Translations(translations), self.now());
+        let wrong = self.planner.pending().saturating_sub(before);
+        self.write(began);
+        Ok(wrong)
     }
 
     /// Compares what the kernel holds with what was written, and mends the difference.
@@ -244,6 +305,17 @@ impl Reconciler {
     fn now(&self) -> Duration {
         self.start.elapsed()
     }
+}
+
+fn delete_udp_flows(backends: &BTreeSet<SocketAddr>) -> Result<usize, conntrack::Error> {
+    let mut conntrack = Conntrack::open()?;
+    let stale = conntrack
+        .flows(|flow| flow.protocol == UDP && flow.dst_nat && backends.contains(&flow.reply.source))?;
+    let mut deleted = 0;
+    for flow in &stale {
+        deleted += usize::from(conntrack.delete(flow)?);
+    }
+    Ok(deleted)
 }
 
 /// An error with its sources, on one line.

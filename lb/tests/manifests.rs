@@ -1,5 +1,7 @@
 //! Manifest files on a real file system, changed in all the ways in which files get changed.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -42,18 +44,18 @@ impl Known {
         self.events += 1;
         match event {
             Event::Service(change) => {
-                apply(change, &mut self.services, |o| o, &mut self.deleted, &mut self.resets)
+                apply(change, &mut self.services, |o| o, &mut self.deleted, &mut self.resets);
             }
             Event::Slice(change) => {
-                apply(change, &mut self.slices, |_| (), &mut self.deleted, &mut self.resets)
+                apply(change, &mut self.slices, |_| (), &mut self.deleted, &mut self.resets);
             }
             Event::Node(change) => {
-                apply(change, &mut self.nodes, |_| (), &mut self.deleted, &mut self.resets)
+                apply(change, &mut self.nodes, |_| (), &mut self.deleted, &mut self.resets);
             }
-            Event::Trouble { place, problems } if problems.is_empty() => {
+            Event::Trouble { place, problems, .. } if problems.is_empty() => {
                 assert!(self.troubles.remove(&place).is_some(), "{place} withdrawn without need");
             }
-            Event::Trouble { place, problems } => {
+            Event::Trouble { place, problems, .. } => {
                 self.troubles.insert(place, problems);
             }
         }
@@ -349,7 +351,7 @@ async fn a_vanished_directory_removes_nothing() {
     for ip in [V6, OTHER] {
         fs::rename(&f.path, &away).expect("rename");
         f.until("trouble", |k| k.trouble().contains("cannot be read")).await;
-        assert_eq!(f.known.ip("default/a").is_some(), true);
+        assert!(f.known.ip("default/a").is_some());
         fs::write(away.join("a.yaml"), service("a", ip)).expect("write");
         fs::rename(&away, &f.path).expect("rename");
         f.until("return", |k| k.ip("default/a") == is(ip) && k.troubles.is_empty()).await;

@@ -176,7 +176,6 @@ fn write<F: Family>(ctx: &SockAddrContext, addr: &Addr, port: [u8; 2]) {
     unsafe { (*ctx.sock_addr).user_port = u32::from_ne_bytes([port[0], port[1], 0, 0]) };
 }
 
-#[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

@@ -111,7 +111,6 @@ impl Frame for SkbFrame<'_> {
     }
 }
 
-#[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

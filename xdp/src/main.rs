@@ -13,14 +13,27 @@ use datapath::{
 };
 use tables::{KernelTables, count};
 
-#[xdp(frags)]
+/// For packets that lie in one buffer, as they do below jumbo MTUs.
+#[xdp]
 fn portico_xdp(ctx: XdpContext) -> u32 {
-    let decision = match ethernet(&XdpFrame(&ctx)) {
+    hint(&ctx)
+}
+
+/// For packets in several buffers; not for generic XDP, where Linux 6.18 copies every packet for such a program and
+/// leaves it without its Ethernet header when there is metadata.
+#[xdp(frags)]
+fn portico_xdp_frags(ctx: XdpContext) -> u32 {
+    hint(&ctx)
+}
+
+#[inline(always)]
+fn hint(ctx: &XdpContext) -> u32 {
+    let decision = match ethernet(&XdpFrame(ctx)) {
         Ok(packet) => decide(&packet, &KernelTables),
         Err(counter) => Decision::pass(counter),
     };
     count(Hook::Xdp, decision.counter);
-    if leave(&ctx, &Hint::new(decision.label, decision.mark)).is_none() {
+    if leave(ctx, &Hint::new(decision.label, decision.mark)).is_none() {
         count(Hook::Xdp, Counter::NoMetadata);
     }
     XDP_PASS
@@ -57,7 +70,6 @@ impl Frame for XdpFrame<'_> {
     }
 }
 
-#[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

@@ -8,7 +8,7 @@ use datapath::{
     testing::{Family, Layers},
 };
 use portico::{
-    driver::objects::TC_PROGRAMS,
+    driver::objects::{TC_PROGRAMS, XDP_PROGRAMS},
     plan::{MaglevSpec, maglev},
 };
 
@@ -45,7 +45,7 @@ pub(super) fn measure(rig: &mut Rig, empty: &Empty) -> anyhow::Result<Table> {
             [Nanoseconds::new()?, Nanoseconds::new()?, Nanoseconds::new()?, Nanoseconds::new()?];
         for _ in 0..ROUNDS {
             no_xdp.round(CALLS, |call| run(&empty.xdp, packet(&mut frames, call), 1))?;
-            let program: &Xdp = rig.objects.xdp()?;
+            let program: &Xdp = rig.objects.xdp(XDP_PROGRAMS[0])?;
             xdp.round(CALLS, |call| run(program, packet(&mut frames, call), 1))?;
             no_tc.round(CALLS, |call| run(&empty.tc, packet(&mut frames, call), 1))?;
             let program: &SchedClassifier = rig.objects.tc(TC_PROGRAMS[0])?;

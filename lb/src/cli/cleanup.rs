@@ -5,6 +5,8 @@ use clap::Args;
 use super::{PinDirArg, runtime};
 use crate::{daemon::cleanup::remove, driver::pins::PinDir};
 
+/// Detach and remove everything that Portico has set up in this network namespace
+///
 /// Fails while a daemon is running. Connections that are translated are cut.
 #[derive(Debug, Args)]
 pub(super) struct Cleanup {

@@ -28,6 +28,8 @@ const NODE_PORT: u16 = 30_080;
 /// Long enough for a slow machine under load.
 const START: Duration = Duration::from_secs(30);
 
+/// Try it out: a lab in network namespaces, with real connections through the real data path
+///
 /// Makes network namespaces for a client, a gateway, three backends and a pod, runs the real daemon in the gateway,
 /// opens connections, shows where they went, and removes everything again.
 #[derive(Debug, Args)]
@@ -152,8 +154,8 @@ impl Demo {
                     ("pod", "ClusterIP", cluster_ip),
                 ] {
                     let tally = match from {
-                        "pod" => self.from_pod(topology, cgroup, protocol, to)?,
-                        _ => self.from_client(topology, protocol, to),
+                        "pod" => self.ask_as_pod(topology, cgroup, protocol, to)?,
+                        _ => self.ask_as_client(topology, protocol, to),
                     };
                     let good: u32 = tally.iter().filter(|(who, _)| is_backend(who)).map(|(_, n)| n).sum();
                     failures += self.connections.saturating_sub(good);
@@ -169,7 +171,7 @@ impl Demo {
         Ok(failures)
     }
 
-    fn from_client(&self, topology: &Topology, protocol: &str, to: SocketAddr) -> Tally {
+    fn ask_as_client(&self, topology: &Topology, protocol: &str, to: SocketAddr) -> Tally {
         let client = topology.client();
         let mut tally = Tally::new();
         for _ in 0..self.connections {
@@ -183,7 +185,7 @@ impl Demo {
     }
 
     /// A cgroup holds processes, so the pod's connections come from one of its own.
-    fn from_pod(
+    fn ask_as_pod(
         &self,
         topology: &Topology,
         cgroup: &Cgroup,

@@ -12,10 +12,12 @@ use serde::Serialize;
 use super::output::{Format, Row, list};
 use crate::driver::{cgroup, conntrack::Conntrack, nft::Nft, pins::PinDir, sysctl};
 
+/// Check what this machine has of what Portico needs
+///
 /// Exits with 1 if something is missing without which Portico does not run.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
-    /// Format
+    /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::output::{Format, Row, list};
 use crate::driver::{conntrack, maps::Maps, nft::Nft, pins::PinDir};
 
+/// List what the data path holds; works while the daemon is down
 #[derive(Debug, Args)]
 pub(super) struct Get {
     #[command(subcommand)]
@@ -25,7 +26,7 @@ struct Options {
     #[arg(long, global = true, value_name = "PATH", default_value = crate::driver::pins::DEFAULT,
           help = "Where state is pinned; each instance on a host has its own")]
     pin_dir: std::path::PathBuf,
-    /// Format
+    /// How to print it
     #[arg(short, long, global = true, value_enum, default_value_t)]
     output: Format,
 }
@@ -53,7 +54,7 @@ enum What {
 impl Get {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let Options { pin_dir, output } = self.options;
-        let pins = PinDir::find(&pin_dir).filter(|pins| Maps::exist(pins)).with_context(|| {
+        let pins = PinDir::find(&pin_dir).filter(Maps::exist).with_context(|| {
             format!("nothing is pinned in {}: portico has not run here", pin_dir.display())
         })?;
         let view = View::load(Maps::open(&pins)?)?;
@@ -258,7 +259,7 @@ impl View {
         let id =
             id.with_context(|| format!("no service port {service}; `portico get services` lists them"))?;
         let of_service = self.frontends.values().filter(|frontend| frontend.service == id);
-        let tables: BTreeSet<u32> = of_service.flat_map(|frontend| Self::tables(frontend)).collect();
+        let tables: BTreeSet<u32> = of_service.flat_map(Self::tables).collect();
         let mut rows = Vec::new();
         for table in tables {
             let slots = self.maps.maglev.get(table)?.unwrap_or_default();

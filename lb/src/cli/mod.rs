@@ -22,19 +22,14 @@ pub struct Cli {
     command: Command,
 }
 
+/// Help texts are at the arguments of each command: a comment here would take the place of theirs.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon in the foreground; it logs to stderr
     Run(run::Run),
-    /// Show what runs where and why, and what is not served; works while the daemon is down
     Status(status::Status),
-    /// List what the data path holds; works while the daemon is down
     Get(get::Get),
-    /// Check what this machine has of what Portico needs
     Doctor(doctor::Doctor),
-    /// Detach and remove everything that Portico has set up in this network namespace
     Cleanup(cleanup::Cleanup),
-    /// Try it out: a lab in network namespaces, with real connections through the real data path
     Demo(demo::Demo),
     #[command(hide = true)]
     LabAgent(lab::agent::AgentArgs),

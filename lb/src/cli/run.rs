@@ -12,7 +12,10 @@ use tracing_subscriber::EnvFilter;
 use super::{PinDirArg, runtime};
 use crate::daemon::{self, NodePortAddresses, Options, Source, XdpChoice};
 
-/// Objects come from the Kubernetes API server, or from a directory with manifests.
+/// Run the daemon in the foreground; it logs to stderr
+///
+/// Objects come from the Kubernetes API server, or with --manifests from a directory. SIGTERM and SIGINT end it; what it
+/// set up stays and goes on serving. $RUST_LOG says what is logged, such as "debug" or "info,kube=warn".
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// Kubeconfig file; without it $KUBECONFIG, ~/.kube/config, or the pod's service account
@@ -59,7 +62,9 @@ fn parse_address(text: &str) -> Result<Address, String> {
 
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+        // The client logs each failed attempt; the source tells of it once, and again when it is over.
+        let filter =
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(io::stderr)

@@ -13,12 +13,14 @@ use crate::{
     reconcile::chain,
 };
 
+/// Show what runs where and why, and what is not served; works while the daemon is down
+///
 /// Exits with 0 if the state could be told, good or bad; --check tells by the exit code.
 #[derive(Debug, Args)]
 pub(super) struct Status {
     #[command(flatten)]
     pin_dir: PinDirArg,
-    /// Format
+    /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
     /// Exit with 1 unless the daemon runs and the kernel holds what the objects ask for

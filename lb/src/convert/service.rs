@@ -136,7 +136,7 @@ fn addresses<'a>(
             Err(defect) => defects.push(defect),
             Ok(address) if kept.contains(&address) => {}
             Ok(address) if if address.is_ipv4() { families.ipv4 } else { families.ipv6 } => {
-                kept.push(address)
+                kept.push(address);
             }
             Ok(address) => {
                 let family = address::family(address);

@@ -1,11 +1,13 @@
 //! Removing everything that a daemon set up, in the network namespace of the calling thread.
 
 use super::{describe, detach_all, restore};
-use crate::driver::{link::Links, maps::Maps, nft::Nft, pins::PinDir};
+use crate::driver::{attach, link::Links, maps::Maps, nft::Nft, pins::PinDir};
 
 /// Removes all that can be removed, and tells of each part. The pins go last, since they say what else there is.
 pub async fn remove(pins: &PinDir) -> Vec<anyhow::Result<String>> {
-    let mut outcomes = Vec::new();
+    // First, so that no packet is labelled that nobody translates any more.
+    let detached = attach::detach_pinned(pins).map(|()| "detached all programs".to_owned());
+    let mut outcomes = vec![detached.map_err(Into::into)];
     match foreign(pins) {
         Some(owner) => outcomes.push(Ok(format!(
             "the nft table and kernel settings are left alone: they are in another network namespace ({owner})"
@@ -32,8 +34,7 @@ async fn remove_from_namespace(pins: &PinDir) -> Vec<anyhow::Result<String>> {
     };
     match links.snapshot().await {
         Ok(snapshot) => {
-            let detached = detach_all(pins, &snapshot);
-            outcomes.push(detached.map(|()| "detached from all interfaces".to_owned()).map_err(Into::into));
+            outcomes.extend(detach_all(pins, &snapshot).err().map(|error| Err(error.into())));
             if let Ok(maps) = Maps::open(pins) {
                 match restore(&maps, &links, &snapshot).await {
                     Ok(done) => outcomes.extend(done.into_iter().map(|what| Ok(format!("restored {what}")))),

@@ -180,7 +180,7 @@ impl Interfaces {
                     return Ok(XdpReport { device: device.name.clone(), mode: mode.to_string(), reason });
                 }
                 Err(error) if self.xdp == XdpChoice::Auto => {
-                    reasons.push(format!("{mode}: {}", chain(&error)))
+                    reasons.push(format!("{mode}: {}", chain(&error)));
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -1,8 +1,7 @@
 //! `/metrics` in the OpenMetrics text format.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
-use anyhow::Context as _;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -11,14 +10,18 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::ConstCounter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
-use tokio::{net::TcpListener, sync::mpsc};
-use tracing::{debug, info};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::sleep,
+};
+use tracing::{debug, info, warn};
 
 use super::{
     report::Report,
@@ -27,30 +30,39 @@ use super::{
 
 type Labels = Vec<(&'static str, String)>;
 
-pub(super) async fn serve(address: SocketAddr, requests: mpsc::Sender<Reply>) -> anyhow::Result<()> {
-    let listener =
-        TcpListener::bind(address).await.with_context(|| format!("cannot serve metrics on {address}"))?;
-    info!(%address, "serving metrics");
-    tokio::spawn(async move {
-        loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    debug!(%error, "metrics listener");
-                    continue;
-                }
-            };
-            let requests = requests.clone();
-            tokio::spawn(async move {
-                let service = service_fn(move |request| respond(request, requests.clone()));
-                let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-                if let Err(error) = connection.await {
-                    debug!(%error, "metrics connection");
-                }
-            });
+/// Wait before an address that could not be had is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Serves until the task is aborted. An address that cannot be had, as while a former process still has it, is no
+/// reason not to balance load: it is tried again.
+pub(super) async fn serve(address: SocketAddr, requests: mpsc::Sender<Reply>) {
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) => warn!(%address, %error, "cannot serve metrics, will try again"),
         }
-    });
-    Ok(())
+        sleep(RETRY).await;
+    };
+    info!(%address, "serving metrics");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(connection(stream, requests.clone()))),
+            Err(error) => {
+                // Out of descriptors, most likely: do not spin until there are some again.
+                debug!(%error, "metrics listener");
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, requests: mpsc::Sender<Reply>) {
+    let service = service_fn(move |request| respond(request, requests.clone()));
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        debug!(%error, "metrics connection");
+    }
 }
 
 async fn respond(

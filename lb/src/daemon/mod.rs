@@ -32,7 +32,7 @@ use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     driver::{
@@ -87,6 +87,8 @@ const GATHER: Duration = Duration::from_millis(50);
 const INSPECT: Duration = Duration::from_secs(5);
 /// Time between full comparisons of what the kernel holds with the plan.
 const VERIFY: Duration = Duration::from_secs(300);
+/// After listing the nft elements, the wait in units of the time it took.
+const LISTING_SHARE: u32 = 20;
 /// Events that wait to be taken in.
 const QUEUE: usize = 1_024;
 
@@ -131,6 +133,10 @@ struct Daemon {
     translations: Translations,
     started: Instant,
     synced: bool,
+    /// Somebody else changed the nft ruleset since its elements were last listed.
+    suspect: bool,
+    /// When they may be listed again.
+    next_listing: Instant,
 }
 
 impl Daemon {
@@ -166,6 +172,8 @@ impl Daemon {
             translations: Translations::default(),
             started: Instant::now(),
             synced: false,
+            suspect: false,
+            next_listing: Instant::now(),
         };
         daemon.interfaces.attach(&mut daemon.objects, &daemon.pins, &daemon.snapshot, true)?;
         daemon.record_qdiscs()?;
@@ -178,10 +186,12 @@ impl Daemon {
         let mut source = tokio::spawn(follow(self.options.clone(), sender));
         let (mut requests, _status) = status::serve(&self.pins)?;
         if let Some(address) = self.options.metrics {
-            metrics::serve(address, requests.sender()).await?;
+            tokio::spawn(metrics::serve(address, requests.sender()));
         }
-        let mut link_watch = Links::watch()?;
-        let mut nft_watch = self.reconciler.kernel().nft.watch()?;
+        let mut link_watch = Some(Links::watch()?);
+        let mut nft_watch = Some(self.reconciler.kernel().nft.watch()?);
+        // What changed before it was watched.
+        self.look_at_links().await;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut inspect = interval(INSPECT);
@@ -214,18 +224,41 @@ impl Daemon {
                     let facts = self.facts();
                     self.reconciler.resume(&self.index, &facts);
                 }
-                changed = link_watch.changed() => {
-                    changed?;
+                changed = watched(&mut link_watch, |watch| watch.changed()) => {
+                    if let Err(error) = changed {
+                        warn!(reason = chain(&error), "no longer told of changes to interfaces, will look for them");
+                        link_watch = None;
+                    }
                     if self.look_at_links().await {
                         due.get_or_insert_with(|| self.next_round());
                     }
                 }
-                commit = nft_watch.changed() => {
-                    let commit = commit?;
-                    info!(process = commit.process.as_deref().unwrap_or("unknown"), "the nft ruleset was changed");
+                commit = watched(&mut nft_watch, |watch| watch.changed()) => {
+                    match commit {
+                        Ok(commit) => {
+                            debug!(process = commit.process.as_deref().unwrap_or("unknown"), "the nft ruleset was changed");
+                        }
+                        Err(error) => {
+                            warn!(reason = chain(&error), "no longer told of changes to the nft ruleset, will look for them");
+                            nft_watch = None;
+                        }
+                    }
+                    self.suspect = true;
                     self.inspect();
                 }
-                _ = inspect.tick() => self.inspect(),
+                _ = inspect.tick() => {
+                    if link_watch.is_none() {
+                        link_watch = Links::watch().ok();
+                        if self.look_at_links().await {
+                            due.get_or_insert_with(|| self.next_round());
+                        }
+                    }
+                    if nft_watch.is_none() {
+                        nft_watch = self.reconciler.kernel().nft.watch().ok();
+                        self.suspect = true;
+                    }
+                    self.inspect();
+                }
                 _ = verify.tick() => {
                     if let Err(error) = self.reconciler.verify() {
                         warn!(reason = chain(&error), "cannot compare the kernel with the plan");
@@ -252,6 +285,10 @@ impl Daemon {
         self.dirty.merge(self.index.take_dirty());
         if !self.index.synced() {
             return;
+        }
+        // A file that is broken when the daemon starts may hold what the former process served.
+        if !self.index.unreadable() {
+            self.reconciler.let_go();
         }
         let facts = self.facts();
         let dirty = std::mem::take(&mut self.dirty);
@@ -314,14 +351,37 @@ impl Daemon {
     /// Mends the nft table if it is not what it should be.
     fn inspect(&mut self) {
         match self.reconciler.repair() {
-            Ok(Ensured::Kept) => {}
+            Ok(Ensured::Kept) => self.inspect_translations(),
             Ok(ensured) => {
                 warn!(?ensured, "the nft table was not as it should be and has been mended");
-                self.translations.repairs += 1;
-                self.probe();
+                self.mended();
             }
             Err(error) => warn!(reason = chain(&error), "cannot mend the nft table"),
         }
+    }
+
+    /// Likewise its elements, if somebody changed the ruleset. Listing many takes long, so it is done only so often
+    /// that it takes a small part of the time.
+    fn inspect_translations(&mut self) {
+        if !self.suspect || Instant::now() < self.next_listing {
+            return;
+        }
+        let began = Instant::now();
+        match self.reconciler.repair_translations() {
+            Ok(0) => {}
+            Ok(wrong) => {
+                warn!(elements = wrong, "nft map elements were not as they should be and have been mended");
+                self.mended();
+            }
+            Err(error) => warn!(reason = chain(&error), "cannot compare the nft map elements"),
+        }
+        self.suspect = false;
+        self.next_listing = Instant::now() + LISTING_SHARE * began.elapsed();
+    }
+
+    fn mended(&mut self) {
+        self.translations.repairs += 1;
+        self.probe();
     }
 
     /// Finds out whether the kernel translates.
@@ -396,6 +456,17 @@ impl std::fmt::Display for Source {
             Self::Kubernetes(Some(path)) => write!(f, "API server of {}", path.display()),
             Self::Kubernetes(None) => f.write_str("API server"),
         }
+    }
+}
+
+/// The next change that a subscription tells of; waits for ever without one.
+async fn watched<'a, W, T, F: Future<Output = T>>(
+    watch: &'a mut Option<W>,
+    changed: impl FnOnce(&'a mut W) -> F,
+) -> T {
+    match watch {
+        Some(watch) => changed(watch).await,
+        None => pending().await,
     }
 }
 

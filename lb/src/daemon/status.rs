@@ -19,7 +19,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tracing::debug;
 
@@ -73,7 +73,11 @@ pub(super) fn serve(pins: &PinDir) -> anyhow::Result<(Requests, JoinHandle<()>)>
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => drop(tokio::spawn(answer(stream, requests.clone()))),
-                Err(error) => debug!(%error, "status socket"),
+                Err(error) => {
+                    // Out of descriptors, most likely: do not spin until there are some again.
+                    debug!(%error, "status socket");
+                    sleep(PATIENCE).await;
+                }
             }
         }
     });

@@ -18,7 +18,7 @@ use aya::programs::{
 };
 
 use super::{
-    objects::{self, Objects, SOCKET_PROGRAMS, TC_PROGRAMS, XDP_PROGRAM},
+    objects::{self, Objects, SOCKET_PROGRAMS, TC_PROGRAMS, XDP_PROGRAMS},
     pins::{self, PinDir},
     sys,
 };
@@ -137,10 +137,28 @@ pub fn xdp(
     for other in XdpMode::ALL.into_iter().filter(|other| *other != mode) {
         remove(&xdp_pin(pins, interface, other))?;
     }
-    let program = objects.xdp()?;
     let pin = xdp_pin(pins, interface, mode);
-    let attach = |source| Error::Attach { program: XDP_PROGRAM, target: interface.to_owned(), source };
-    if replace(&pin, program.fd().map_err(attach)?, Some(index))? {
+    let [plain, frags] = XDP_PROGRAMS;
+    let first = attach_xdp(objects, &pin, interface, index, mode, plain);
+    match mode {
+        // Drivers refuse the plain program for an MTU beyond one buffer.
+        XdpMode::Native => first
+            .or_else(|refused| attach_xdp(objects, &pin, interface, index, mode, frags).map_err(|_| refused)),
+        XdpMode::Generic => first,
+    }
+}
+
+fn attach_xdp(
+    objects: &mut Objects,
+    pin: &Path,
+    interface: &str,
+    index: u32,
+    mode: XdpMode,
+    name: &'static str,
+) -> Result<(), Error> {
+    let program = objects.xdp(name)?;
+    let attach = |source| Error::Attach { program: name, target: interface.to_owned(), source };
+    if replace(pin, program.fd().map_err(attach)?, Some(index))? {
         return Ok(());
     }
     let link = program
@@ -148,7 +166,7 @@ pub fn xdp(
         .and_then(|id| program.take_link(id))
         .and_then(|link| FdLink::try_from(link).map_err(|_| not_pinnable()))
         .map_err(attach)?;
-    pin_link(link, pin)
+    pin_link(link, pin.to_owned())
 }
 
 /// Detaches XDP from an interface, whatever its mode.
@@ -244,6 +262,15 @@ pub fn detach_tc(pins: &PinDir, interface: &str) -> Result<(), Error> {
     remove(&tcx_pin(pins, interface))
 }
 
+/// Detaches everything that is pinned.
+///
+/// # Errors
+///
+/// The pins cannot be listed, or one cannot be removed.
+pub fn detach_pinned(pins: &PinDir) -> Result<(), Error> {
+    pins.link_names()?.iter().try_for_each(|name| remove(&pins.links().join(name)))
+}
+
 /// Attaches the socket hooks to a cgroup.
 ///
 /// # Errors
@@ -291,7 +318,13 @@ fn pin_link(link: FdLink, pin: PathBuf) -> Result<(), Error> {
     link.pin(&pin).map(drop).map_err(|source| Error::Pin { pin, source })
 }
 
+/// Detaches and removes the pin. Detaching first, because the kernel lets go of a link that lost its last holder only
+/// some time later, and whoever attaches next would find the hook taken.
 fn remove(pin: &Path) -> Result<(), Error> {
+    if let Ok(link) = sys::open_pin(pin) {
+        // Fails where the interface is gone and the link with it.
+        let _ = sys::detach_link(link.as_fd());
+    }
     match fs::remove_file(pin) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(Error::Unpin { pin: pin.to_owned(), source: error })

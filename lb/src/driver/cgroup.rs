@@ -24,7 +24,7 @@ pub enum Error {
     Open { path: PathBuf, source: io::Error },
 }
 
-/// Opens the cgroup at `path`, or the root of the hierarchy.
+/// Opens the cgroup at `path`, or the root of the hierarchy, and tells its path as the host has it.
 ///
 /// # Errors
 ///
@@ -35,7 +35,7 @@ pub fn open(path: Option<&Path>) -> Result<(PathBuf, File), Error> {
         None => root().ok_or(Error::NotMounted)?,
     };
     let dir = File::open(&path).map_err(|source| Error::Open { path: path.clone(), source })?;
-    Ok((path, dir))
+    Ok((host::path(&path), dir))
 }
 
 /// The path as it is, or as the host sees it where `/sys` was remounted.

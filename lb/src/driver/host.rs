@@ -16,6 +16,17 @@ pub(super) fn views(path: &Path) -> impl Iterator<Item = PathBuf> {
     std::iter::once(path.to_owned()).chain(outside.map(move |root: PathBuf| root.join(&inside)))
 }
 
+/// A path that leads through another process' root, as that process has it.
+pub(super) fn path(path: &Path) -> PathBuf {
+    let mut parts = path.components();
+    let through = |parts: &mut std::path::Components<'_>| {
+        let mut name = || parts.next().map(|part| part.as_os_str().to_owned());
+        let (_, process, _, root) = (name(), name(), name(), name());
+        process.is_some_and(|name| name == "proc") && root.is_some_and(|name| name == "root")
+    };
+    if through(&mut parts) { Path::new("/").join(parts.as_path()) } else { path.to_owned() }
+}
+
 /// Process 1 and this process' ancestors, the oldest first.
 pub(super) fn outer_processes() -> Vec<u32> {
     let mut ancestors: Vec<u32> =
@@ -31,4 +42,21 @@ fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
     (parent != 0).then_some(parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ancestors_end_with_the_parent() {
+        assert_eq!(outer_processes().last().copied(), Some(std::os::unix::process::parent_id()));
+    }
+
+    #[test]
+    fn a_path_is_shown_without_the_process_it_leads_through() {
+        assert_eq!(path(Path::new("/proc/1/root/sys/fs/cgroup")), Path::new("/sys/fs/cgroup"));
+        assert_eq!(path(Path::new("/sys/fs/cgroup/a")), Path::new("/sys/fs/cgroup/a"));
+        assert_eq!(path(Path::new("/proc")), Path::new("/proc"));
+    }
 }

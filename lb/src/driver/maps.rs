@@ -246,7 +246,7 @@ impl Counters {
         Ok(Self { map: Map::PerCpuArray(open(pins, map::COUNTERS)?.0) })
     }
 
-    /// Sums over all CPUs, of every counter of every hook.
+    /// Sums over all CPUs, of every counter that each hook has.
     ///
     /// # Errors
     ///
@@ -255,11 +255,12 @@ impl Counters {
         let read = |source| Error::Read { name: map::COUNTERS, source };
         let map: PerCpuArray<&MapData, u64> = PerCpuArray::try_from(&self.map).map_err(read)?;
         let all = Hook::ALL.iter().flat_map(|hook| Counter::ALL.iter().map(move |counter| (*hook, *counter)));
-        all.map(|(hook, counter)| {
-            let values = map.get(&counter.index(hook), 0).map_err(read)?;
-            Ok((hook, counter, values.iter().sum()))
-        })
-        .collect()
+        all.filter(|(hook, counter)| counter.is_of(*hook))
+            .map(|(hook, counter)| {
+                let values = map.get(&counter.index(hook), 0).map_err(read)?;
+                Ok((hook, counter, values.iter().sum()))
+            })
+            .collect()
     }
 }
 

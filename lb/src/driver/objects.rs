@@ -23,8 +23,8 @@ pub const SOCKET_PROGRAMS: [&str; 8] = [
     "portico_getpeername4",
     "portico_getpeername6",
 ];
-/// Name of the XDP program.
-pub const XDP_PROGRAM: &str = "portico_xdp";
+/// Names of the XDP programs: for packets in one buffer and in several.
+pub const XDP_PROGRAMS: [&str; 2] = ["portico_xdp", "portico_xdp_frags"];
 /// Names of the tc programs: for interfaces with and without Ethernet headers.
 pub const TC_PROGRAMS: [&str; 2] = ["portico_tc", "portico_tc_l3"];
 
@@ -60,7 +60,9 @@ impl Objects {
             sockops: load("sockops", include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sockops")), pins)?,
         };
         let refused = |program| move |source| Error::Program { program, source };
-        objects.xdp()?.load().map_err(refused(XDP_PROGRAM))?;
+        for program in XDP_PROGRAMS {
+            objects.xdp(program)?.load().map_err(refused(program))?;
+        }
         for program in TC_PROGRAMS {
             objects.tc(program)?.load().map_err(refused(program))?;
         }
@@ -70,13 +72,13 @@ impl Objects {
         Ok(objects)
     }
 
-    /// The XDP program.
+    /// An XDP program.
     ///
     /// # Errors
     ///
     /// There is none of that name.
-    pub fn xdp(&mut self) -> Result<&mut Xdp, Error> {
-        find(&mut self.xdp, "xdp", XDP_PROGRAM)
+    pub fn xdp(&mut self, program: &'static str) -> Result<&mut Xdp, Error> {
+        find(&mut self.xdp, "xdp", program)
     }
 
     /// A tc program.

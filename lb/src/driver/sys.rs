@@ -42,6 +42,13 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
+/// Detaches a link at once, whoever else holds it (Linux 5.9).
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = zeroed();
+    attr.link_detach.link_fd = link.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
+}
+
 /// The interface of an XDP or TCX link, zero if it is gone; and the program's id.
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     // SAFETY: a structure of plain integers.

@@ -31,7 +31,9 @@ pub enum XdpMode {
 }
 
 impl XdpMode {
-    const fn as_str(self) -> &'static str {
+    /// As the option has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",

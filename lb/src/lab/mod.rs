@@ -33,7 +33,7 @@ pub mod addr;
 pub mod agent;
 mod cgroup;
 pub mod client;
-mod command;
+pub mod command;
 mod daemon;
 mod error;
 mod http;

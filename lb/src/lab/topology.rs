@@ -58,6 +58,7 @@ impl Builder {
         // A gateway forwards, whether or not Portico runs on it.
         gateway.sysctl("ipv4/ip_forward", "1")?;
         gateway.sysctl("ipv6/conf/all/forwarding", "1")?;
+        answer_all_errors(&gateway)?;
 
         let client = Netns::new("client")?;
         // What the gateway does not serve comes back by its default route; a host would be told to send it there.
@@ -154,6 +155,7 @@ impl Topology {
     fn add_backend(&mut self, n: u8) -> Result<(), LabError> {
         let name = format!("backend{n}");
         let ns = Netns::new(&name)?;
+        answer_all_errors(&ns)?;
         join(&self.gateway, &name, &ns)?;
         let addresses = addr::backend(n);
         assign(&self.gateway, &name, addr::backend_gateway(n), &ns, OUTER, addresses)?;
@@ -205,6 +207,12 @@ fn join(gateway: &Netns, near: &str, far: &Netns) -> Result<(), LabError> {
     ))?;
     link::behave_like_a_nic(far, OUTER)?;
     far.ip(&format!("link set {OUTER} up\n"))
+}
+
+/// A host answers a peer with few ICMP errors a second; who sends many refused packets here wants to see each refused.
+fn answer_all_errors(ns: &Netns) -> Result<(), LabError> {
+    ns.sysctl("ipv4/icmp_ratelimit", "0")?;
+    ns.sysctl("ipv6/icmp/ratelimit", "0")
 }
 
 /// Addresses at both ends of a link, and the far end's default routes.

@@ -1,6 +1,9 @@
 //! The objects in force, and which Services changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use super::Rejection;
 use crate::{
@@ -21,8 +24,15 @@ pub struct Index {
     /// Service -> its slices, in order of their names; mostly one or two.
     slices_of: BTreeMap<ObjectName, Vec<ObjectName>>,
     /// Place -> problems.
-    trouble: BTreeMap<String, Vec<String>>,
+    trouble: BTreeMap<String, Trouble>,
     dirty: Dirty,
+}
+
+/// What is wrong with a place that objects come from.
+#[derive(Debug)]
+struct Trouble {
+    problems: Vec<String>,
+    incomplete: bool,
 }
 
 /// What changed since it was last asked.
@@ -82,11 +92,11 @@ impl Index {
                 }
             }),
             Event::Node(change) => nodes.apply(change, |_, _, _| dirty.node = true),
-            Event::Trouble { place, problems } => {
+            Event::Trouble { place, problems, incomplete } => {
                 if problems.is_empty() {
                     trouble.remove(&place);
                 } else {
-                    trouble.insert(place, problems);
+                    trouble.insert(place, Trouble { problems, incomplete });
                 }
             }
         }
@@ -125,10 +135,33 @@ impl Index {
         self.nodes.get(&ObjectName::new("", name))
     }
 
+    /// Those of `backends` that an endpoint says it still serves, ready or terminating.
+    #[must_use]
+    pub fn serving(&self, backends: &BTreeSet<SocketAddr>) -> BTreeSet<SocketAddr> {
+        let mut serving = BTreeSet::new();
+        for (_, slice) in self.slices.iter() {
+            for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.conditions.serving) {
+                let addrs = slice.ports.iter().map(|port| SocketAddr::new(endpoint.address, port.port));
+                serving.extend(addrs.filter(|addr| backends.contains(addr)));
+            }
+        }
+        serving
+    }
+
+    /// Whether there are objects of which no version could be understood, or that cannot be seen at all.
+    #[must_use]
+    pub fn unreadable(&self) -> bool {
+        let Self { services, slices, nodes, trouble, .. } = self;
+        trouble.values().any(|trouble| trouble.incomplete)
+            || services.unreadable()
+            || slices.unreadable()
+            || nodes.unreadable()
+    }
+
     /// What is wrong with objects, by kind, then name.
     pub fn rejections(&self) -> impl Iterator<Item = Rejection> {
-        let trouble = self.trouble.iter().flat_map(|(place, problems)| {
-            problems.iter().map(|reason| Rejection {
+        let trouble = self.trouble.iter().flat_map(|(place, trouble)| {
+            trouble.problems.iter().map(|reason| Rejection {
                 kind: "source",
                 object: place.clone(),
                 reason: reason.clone(),
@@ -239,6 +272,10 @@ impl<T> Kind<T> {
 
     fn iter(&self) -> impl Iterator<Item = (&ObjectName, &T)> {
         self.kept.iter().filter_map(|(name, kept)| Some((name, kept.object.as_ref()?)))
+    }
+
+    fn unreadable(&self) -> bool {
+        self.kept.values().any(|kept| kept.object.is_none())
     }
 
     fn rejections(&self, kind: &'static str) -> impl Iterator<Item = Rejection> {

@@ -7,11 +7,11 @@ mod steps;
 pub use found::Found;
 pub use steps::BATCH;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use datapath::abi::{Addr, Backend, Frontend, FrontendKey, Label};
 
-use self::references::{Counts, Idle};
+use self::references::{Counts, Idle, serves};
 use super::{
     MaglevSpec,
     delta::Table,
@@ -74,6 +74,8 @@ pub(super) struct Kernel {
     pub(super) frontends: Table<FrontendKey, Frontend>,
     pub(super) node_addresses: Table<Addr, u32>,
 
+    /// Frontends that a previous process served and this one has not been asked to serve yet.
+    kept: BTreeSet<FrontendKey>,
     /// References from tables, desired ones and each that may be in the kernel.
     backend_refs: Counts,
     /// References from frontends, likewise.
@@ -85,6 +87,8 @@ pub(super) struct Kernel {
     known_since: Duration,
     /// Backends without references, and since when.
     idle: Idle,
+    /// Backends that lost their last reference since this was last asked.
+    unused: Vec<SocketAddr>,
 }
 
 impl Kernel {
@@ -100,12 +104,14 @@ impl Kernel {
             tables: Table::default(),
             frontends: Table::default(),
             node_addresses: Table::default(),
+            kept: BTreeSet::new(),
             backend_refs: Counts::default(),
             table_refs: Counts::default(),
             service_refs: Counts::default(),
             unknown_tables: 0,
             known_since: Duration::ZERO,
             idle: Idle::default(),
+            unused: Vec::new(),
         }
     }
 
@@ -140,7 +146,27 @@ impl Kernel {
         self.reap_table(id, now);
     }
 
+    pub(super) fn take_unused(&mut self) -> Vec<SocketAddr> {
+        std::mem::take(&mut self.unused)
+    }
+
+    pub(super) fn is_used(&self, backend: SocketAddr) -> bool {
+        self.backend_ids.get(&Target::from(backend)).is_some_and(|id| !self.backend_refs.none(id))
+    }
+
+    pub(super) fn keep(&mut self) {
+        let actual = |key: &&FrontendKey| self.frontends.actual(key).is_some_and(serves);
+        self.kept = self.frontends.existing().filter(actual).copied().collect();
+    }
+
+    pub(super) fn let_go(&mut self) {
+        self.kept.clear();
+    }
+
     pub(super) fn set_frontend(&mut self, key: FrontendKey, frontend: Frontend) {
+        if serves(&frontend) {
+            self.kept.remove(&key);
+        }
         self.hold_frontend(&frontend);
         if let Some(old) = self.frontends.set(key, frontend) {
             self.drop_frontend(&old);

@@ -180,6 +180,17 @@ impl Planner {
         }
     }
 
+    /// Keeps what the previous process served and this one was not asked to serve yet, until [`Planner::let_go`]: its
+    /// objects may be missing only because they cannot be read.
+    pub fn keep(&mut self) {
+        self.kernel.keep();
+    }
+
+    /// Ends what [`Planner::keep`] began.
+    pub fn let_go(&mut self) {
+        self.kernel.let_go();
+    }
+
     /// The next step; none if all is done, or has failed, or waits for a quarantine to end. Nothing before the first
     /// plan.
     pub fn next(&mut self, now: Duration) -> Option<Step> {
@@ -201,6 +212,17 @@ impl Planner {
     /// Takes up again what failed. Returns whether there was anything.
     pub fn retry(&mut self) -> bool {
         self.kernel.retry()
+    }
+
+    /// Backends that lost their last reference in the kernel since this was last asked.
+    pub fn take_unused(&mut self) -> Vec<SocketAddr> {
+        self.kernel.take_unused()
+    }
+
+    /// Whether connections may be sent to this backend.
+    #[must_use]
+    pub fn is_used(&self, backend: SocketAddr) -> bool {
+        self.kernel.is_used(backend)
     }
 
     /// How many entries of the kernel are not as they should be, or may not be.

@@ -185,7 +185,7 @@ where
     }
 
     fn trouble(&self, problems: Vec<String>) -> Event {
-        Event::Trouble { place: self.place.clone(), problems }
+        Event::Trouble { place: self.place.clone(), problems, incomplete: true }
     }
 
     /// Completes when the server answers a small request for this kind.

@@ -30,6 +30,8 @@ pub enum Event {
         place: String,
         /// One line each.
         problems: Vec<String>,
+        /// There may be objects that cannot be seen because of it.
+        incomplete: bool,
     },
 }
 

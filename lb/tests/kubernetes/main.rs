@@ -3,6 +3,8 @@
 //! Tests that need no misbehaving server also run against a real one, if `PORTICO_TEST_KUBECONFIG` names a kubeconfig
 //! that may create namespaces and nodes.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+
 mod server;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -141,10 +143,10 @@ impl Known {
             Event::Service(change) => apply(change, &mut self.services, namespace, services, deleted),
             Event::Slice(change) => apply(change, &mut self.slices, namespace, slices, deleted),
             Event::Node(change) => apply(change, &mut self.nodes, "", nodes, deleted),
-            Event::Trouble { place, problems } if problems.is_empty() => {
+            Event::Trouble { place, problems, .. } if problems.is_empty() => {
                 assert!(self.troubles.remove(&place).is_some(), "{place} withdrawn without need");
             }
-            Event::Trouble { place, problems } => {
+            Event::Trouble { place, problems, .. } => {
                 self.troubles.insert(place, problems);
             }
         }

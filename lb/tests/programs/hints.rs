@@ -11,7 +11,7 @@ use datapath::{
 use nix::sched::{CloneFlags, unshare};
 use portico::driver::{
     attach::{self, TcMode},
-    objects::XDP_PROGRAM,
+    objects::XDP_PROGRAMS,
 };
 
 use crate::rig::Rig;
@@ -75,7 +75,7 @@ fn tc_takes_the_decision_of_xdp() {
         on_loopback(|rig| {
             watch(expected.label, expected.mark);
             let before = rig.counters();
-            receive(rig.objects.xdp().unwrap(), &frame);
+            receive(rig.objects.xdp(XDP_PROGRAMS[0]).unwrap(), &frame);
             let counted = rig.counted_since(&before);
             assert_eq!(counted, [(Hook::Xdp, expected.counter), (Hook::Tc, Counter::Hint)], "{name}");
             assert!(seen(), "{name}: the label does not reach prerouting");
@@ -89,7 +89,7 @@ fn tc_does_not_decide_again_what_xdp_passed() {
     on_loopback(|rig| {
         watch(Label(0), 0);
         let before = rig.counters();
-        receive(rig.objects.xdp().unwrap(), &frame);
+        receive(rig.objects.xdp(XDP_PROGRAMS[0]).unwrap(), &frame);
         let counted = rig.counted_since(&before);
         assert_eq!(counted, [(Hook::Xdp, expected.counter), (Hook::Tc, Counter::Hint)]);
     });
@@ -109,7 +109,7 @@ fn tc_decides_itself_when_the_metadata_is_another_programs() {
         let Fixture { frame, expected, .. } = fixture(name);
         on_loopback(|rig| {
             let mut foreign = EbpfLoader::new().load(&object).unwrap();
-            let foreign: &mut Xdp = foreign.program_mut(XDP_PROGRAM).unwrap().try_into().unwrap();
+            let foreign: &mut Xdp = foreign.program_mut(XDP_PROGRAMS[0]).unwrap().try_into().unwrap();
             foreign.load().unwrap();
             watch(expected.label, expected.mark);
             let before = rig.counters();

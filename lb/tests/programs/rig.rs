@@ -16,7 +16,7 @@ use datapath::{
 };
 use portico::driver::{
     maps::Maps,
-    objects::Objects,
+    objects::{Objects, XDP_PROGRAMS},
     pins::{DEFAULT, PinDir},
 };
 use zerocopy::FromBytes as _;
@@ -80,7 +80,7 @@ impl Rig {
     pub(crate) fn xdp(&mut self, frame: &[u8]) -> Option<Outcome> {
         let before = self.counters();
         let mut out = vec![0; frame.len() + 256];
-        let program: &Xdp = self.objects.xdp().unwrap();
+        let program: &Xdp = self.objects.xdp(XDP_PROGRAMS[0]).unwrap();
         let result = run(program, frame, Some(&mut out), None)?;
         let written = &out[..result.data_size_out as usize];
         let (hint, rest) = Hint::read_from_prefix(written).unwrap();

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use super::{LabError, Netns};
+use super::{LabError, Netns, eventually};
 
 /// How long to wait for an answer unless said otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(2);
@@ -145,6 +145,20 @@ impl Client {
     /// Why it could not be made.
     pub fn udp_connected(&self, to: SocketAddr) -> Result<UdpFlow, FlowError> {
         self.ns.run(|| UdpFlow::connected(to, self.timeout))?
+    }
+
+    /// A connected UDP socket with a port of its own choice, for asking again with the same addresses and ports.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be made; the port may be taken.
+    pub fn udp_from(&self, port: u16, to: SocketAddr) -> Result<UdpFlow, FlowError> {
+        // A socket just closed lives on for a moment in a child that is about to execute a command.
+        let bound = || match self.ns.run(|| UdpFlow::bound(port, to, self.timeout)).ok()? {
+            Err(FlowError::Socket(error)) if error.kind() == io::ErrorKind::AddrInUse => None,
+            other => Some(other),
+        };
+        eventually("the port is free", self.timeout, bound)??.connect()
     }
 
     /// An unconnected UDP socket that will send to `to` and receive from anybody.

@@ -33,10 +33,7 @@ impl UdpFlow {
     ///
     /// Why it could not be made.
     pub fn connected(to: SocketAddr, timeout: Duration) -> Result<Self, FlowError> {
-        let mut flow = Self::unconnected(to, timeout)?;
-        flow.socket.connect(to)?;
-        flow.connected = true;
-        Ok(flow)
+        Self::unconnected(to, timeout)?.connect()
     }
 
     /// An unconnected socket in the namespace of the calling thread, of the family of `to`: a v4-mapped address
@@ -46,13 +43,33 @@ impl UdpFlow {
     ///
     /// Why it could not be made.
     pub fn unconnected(to: SocketAddr, timeout: Duration) -> Result<Self, FlowError> {
+        Self::bound(0, to, timeout)
+    }
+
+    /// As [`UdpFlow::unconnected`] with a port of one's own choice; 0 leaves it to the kernel.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be made; the port may be taken.
+    pub fn bound(port: u16, to: SocketAddr, timeout: Duration) -> Result<Self, FlowError> {
         let any = match to {
-            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
         };
         let socket = UdpSocket::bind(any)?;
         socket.set_read_timeout(Some(timeout))?;
         Ok(Self { socket, to, connected: false })
+    }
+
+    /// Connects the socket.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not; there may be no route.
+    pub fn connect(mut self) -> Result<Self, FlowError> {
+        self.socket.connect(self.to)?;
+        self.connected = true;
+        Ok(self)
     }
 
     /// The own address.

@@ -164,6 +164,7 @@ fn rejections_come_in_a_fixed_order() {
     let trouble = |place: &str, problems: &[&str]| Event::Trouble {
         place: place.to_owned(),
         problems: problems.iter().map(ToString::to_string).collect(),
+        incomplete: false,
     };
     index.apply(trouble("b.yaml", &["line 3", "line 9"]));
     index.apply(trouble("a.yaml", &["unreadable"]));
@@ -183,4 +184,22 @@ fn rejections_come_in_a_fixed_order() {
     );
     index.apply(trouble("b.yaml", &[]));
     assert_eq!(index.rejections().count(), 4);
+}
+
+#[test]
+fn what_cannot_be_read_is_told_from_what_is_merely_wrong() {
+    let mut index = Index::new();
+    let trouble = |incomplete, problems: &[&str]| Event::Trouble {
+        place: "a.yaml".to_owned(),
+        problems: problems.iter().map(ToString::to_string).collect(),
+        incomplete,
+    };
+    index.apply(trouble(false, &["apps/v1 Deployment is not read here"]));
+    assert!(!index.unreadable());
+    index.apply(trouble(true, &["line 3: not YAML"]));
+    assert!(index.unreadable());
+    index.apply(trouble(true, &[]));
+    assert!(!index.unreadable());
+    put(&mut index, Err("port 0".to_owned()));
+    assert!(index.unreadable());
 }

@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -60,6 +61,7 @@ impl Kernel {
             }
             if self.backends.may_exist(id) || self.translations.may_exist(id) {
                 self.idle.insert(*id, now);
+                self.unused.extend(self.backend_ids.key(*id).copied().map(SocketAddr::from));
             } else {
                 self.backends.unset(id);
                 self.translations.unset(id);
@@ -99,6 +101,11 @@ impl Kernel {
 
 pub(super) fn tables_of(frontend: &Frontend) -> impl Iterator<Item = u32> {
     [frontend.outside.table, frontend.inside.table].into_iter().filter(|id| *id != 0)
+}
+
+/// Whether there are endpoints for some class of clients.
+pub(super) fn serves(frontend: &Frontend) -> bool {
+    tables_of(frontend).next().is_some()
 }
 
 fn is_unknown(members: &Members) -> bool {

@@ -2,7 +2,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use datapath::abi::{Backend, Frontend, Name};
 
-use super::{Kernel, Members, QUARANTINE, Target, members, references::tables_of};
+use super::{
+    Kernel, Members, QUARANTINE, Target, members,
+    references::{serves, tables_of},
+};
 use crate::plan::{MaglevSpec, Step};
 
 /// Most items in a step, which bounds how long a driver is busy before failures are heard of.
@@ -14,6 +17,8 @@ impl Kernel {
     pub(in crate::plan) fn next(&mut self, now: Duration) -> Option<Step> {
         if self.unknown_tables == 0 {
             for id in self.idle.take_due(now, self.known_since) {
+                // Among them are those that a previous process left behind, whose last reference nobody saw go.
+                self.unused.extend(self.backend_ids.key(id).copied().map(SocketAddr::from));
                 self.backends.unset(&id);
                 self.translations.unset(&id);
                 self.reap_backend(id, now);
@@ -40,14 +45,17 @@ impl Kernel {
             step(complete.map(|(id, members)| (*id, self.spec(members))), Step::PutTables)
         })
         .or_else(|| {
-            let complete = self.frontends.puts().filter(|(_, frontend)| self.referents_present(frontend));
+            let complete = self.frontends.puts().filter(|(key, frontend)| {
+                self.referents_present(frontend) && (serves(frontend) || !self.kept.contains(key))
+            });
             step(complete.map(|(key, frontend)| (*key, *frontend)), Step::PutFrontends)
         })
         .or_else(|| step(self.node_addresses.puts().map(|(a, flags)| (*a, *flags)), Step::PutNodeAddresses))
     }
 
     fn delete(&self) -> Option<Step> {
-        step(self.frontends.deletes().map(|(key, _)| *key), Step::DeleteFrontends)
+        let unkept = self.frontends.deletes().map(|(key, _)| *key).filter(|key| !self.kept.contains(key));
+        step(unkept, Step::DeleteFrontends)
             .or_else(|| step(self.node_addresses.deletes().map(|(a, _)| *a), Step::DeleteNodeAddresses))
             .or_else(|| {
                 let unused = self.tables.deletes().map(|(id, _)| *id).filter(|id| self.table_refs.none(*id));

@@ -45,6 +45,10 @@ impl Reader<'_> {
             ("", _, _) => return self.lose(place, "apiVersion is missing"),
             (version, kind, _) => match Kind::of(version, kind) {
                 Some(kind) => kind,
+                // Cut short, a kind of ours may look like another's; but then the name is missing, too.
+                None if !is_named(&object) && !object.contains_key("items") => {
+                    return self.lose(place, &format!("{version} {kind} without a name"));
+                }
                 // It is no object of ours, whatever is in it.
                 None => return self.note(place, &format!("{version} {kind} is not read here")),
             },
@@ -71,6 +75,10 @@ impl Reader<'_> {
     }
 }
 
+fn is_named(object: &Map<String, Value>) -> bool {
+    object.get("metadata").and_then(|metadata| metadata.get("name")).is_some_and(Value::is_string)
+}
+
 /// The name, after the namespace has been set to what `kubectl` would set it to.
 fn default_namespace(kind: Kind, object: &mut Map<String, Value>) -> Result<ObjectName, String> {
     let Some(Value::Object(metadata)) = object.get_mut("metadata") else {
@@ -78,10 +86,14 @@ fn default_namespace(kind: Kind, object: &mut Map<String, Value>) -> Result<Obje
     };
     if kind == Kind::Node {
         metadata.remove("namespace");
-    } else if matches!(metadata.get("namespace"), None | Some(Value::Null))
-        || text(metadata, "namespace") == ""
-    {
-        metadata.insert("namespace".to_owned(), Value::from("default"));
+    } else {
+        match metadata.get("namespace") {
+            Some(Value::String(namespace)) if !namespace.is_empty() => {}
+            None | Some(Value::Null | Value::String(_)) => {
+                metadata.insert("namespace".to_owned(), Value::from("default"));
+            }
+            Some(_) => return Err("metadata.namespace is not a string".to_owned()),
+        }
     }
     convert::object_name(&ObjectMeta {
         name: Some(text(metadata, "name").to_owned()),

@@ -22,13 +22,28 @@ struct File {
     /// Good objects and the lines at which they begin.
     objects: BTreeMap<Key, (usize, Arc<Object>)>,
     problems: Vec<String>,
+    incomplete: bool,
     clean: Clean,
+}
+
+/// What is wrong with a place.
+#[derive(Default, PartialEq, Eq)]
+struct Trouble {
+    problems: Vec<String>,
+    incomplete: bool,
+}
+
+impl Trouble {
+    fn event(&self, place: &str) -> Event {
+        let Self { problems, incomplete } = self;
+        Event::Trouble { place: place.to_owned(), problems: problems.clone(), incomplete: *incomplete }
+    }
 }
 
 #[derive(Default)]
 struct Told {
     objects: BTreeMap<Key, Arc<Object>>,
-    troubles: BTreeMap<String, Vec<String>>,
+    troubles: BTreeMap<String, Trouble>,
 }
 
 impl Tree {
@@ -61,6 +76,7 @@ impl Tree {
                 }
             }
         }
+        file.incomplete = contents.incomplete;
         if contents.incomplete {
             for (key, old) in std::mem::take(&mut file.objects) {
                 objects.entry(key).or_insert(old);
@@ -73,6 +89,7 @@ impl Tree {
     pub(super) fn fail(&mut self, name: &str, problem: String) {
         let file = self.files.entry(name.to_owned()).or_default();
         file.problems = vec![problem];
+        file.incomplete = true;
     }
 
     /// A file is empty, which is what half of writing it anew looks like. So what it held stays; the way to say that
@@ -103,10 +120,9 @@ impl Tree {
     /// All there is, as the first events.
     pub(super) fn first(&mut self, place: impl Fn(&str) -> String) -> Vec<Event> {
         let (objects, troubles) = self.merge(place);
-        let mut events: Vec<_> = Kind::ALL.iter().map(|kind| reset(*kind, &objects)).collect();
-        events.extend(
-            troubles.iter().map(|(place, p)| Event::Trouble { place: place.clone(), problems: p.clone() }),
-        );
+        // Troubles first: with the last reset the receiver takes the state for complete.
+        let mut events: Vec<_> = troubles.iter().map(|(place, trouble)| trouble.event(place)).collect();
+        events.extend(Kind::ALL.iter().map(|kind| reset(*kind, &objects)));
         self.told = Told { objects, troubles };
         events
     }
@@ -128,13 +144,13 @@ impl Tree {
                 events.push(kind.delete(name));
             }
         }
-        for (place, problems) in &now.troubles {
-            if told.troubles.get(place) != Some(problems) {
-                events.push(Event::Trouble { place: place.clone(), problems: problems.clone() });
+        for (place, trouble) in &now.troubles {
+            if told.troubles.get(place) != Some(trouble) {
+                events.push(trouble.event(place));
             }
         }
-        for place in told.troubles.into_keys().filter(|p| !now.troubles.contains_key(p)) {
-            events.push(Event::Trouble { place, problems: Vec::new() });
+        for place in told.troubles.keys().filter(|p| !now.troubles.contains_key(*p)) {
+            events.push(Trouble::default().event(place));
         }
         events
     }
@@ -143,10 +159,12 @@ impl Tree {
     fn merge(
         &self,
         place: impl Fn(&str) -> String,
-    ) -> (BTreeMap<Key, Arc<Object>>, BTreeMap<String, Vec<String>>) {
+    ) -> (BTreeMap<Key, Arc<Object>>, BTreeMap<String, Trouble>) {
         let mut owners: BTreeMap<&Key, (&str, &Arc<Object>)> = BTreeMap::new();
-        let mut troubles: BTreeMap<_, _> =
-            self.troubles.iter().map(|(place, problem)| (place.clone(), vec![problem.clone()])).collect();
+        let outside = self.troubles.iter().map(|(place, problem)| {
+            (place.clone(), Trouble { problems: vec![problem.clone()], incomplete: true })
+        });
+        let mut troubles: BTreeMap<_, _> = outside.collect();
         for (name, file) in &self.files {
             let mut problems = file.problems.clone();
             for (key, (line, object)) in &file.objects {
@@ -162,7 +180,7 @@ impl Tree {
                 }
             }
             if !problems.is_empty() {
-                troubles.insert(place(name), problems);
+                troubles.insert(place(name), Trouble { problems, incomplete: file.incomplete });
             }
         }
         (owners.into_iter().map(|(key, (_, object))| (key.clone(), Arc::clone(object))).collect(), troubles)

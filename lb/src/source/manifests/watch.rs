@@ -93,14 +93,16 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(directory: &Path, pending: &Arc<Pending>) -> notify::Result<Self> {
         let pending = Arc::clone(pending);
-        let itself = directory.to_owned();
+        // As in the notifications.
+        let directory = std::path::absolute(directory).map_err(notify::Error::io)?;
+        let itself = directory.clone();
         let mut watcher =
             notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
                 Ok(event) => pending.note(&itself, &event),
                 // A look at everything finds out what was missed.
                 Err(_) => pending.poke(),
             })?;
-        watcher.watch(directory, RecursiveMode::NonRecursive)?;
+        watcher.watch(&directory, RecursiveMode::NonRecursive)?;
         Ok(Self { _watcher: watcher })
     }
 }

@@ -88,6 +88,20 @@ counters! {
 }
 
 impl Counter {
+    /// Whether a hook's programs can count this.
+    #[must_use]
+    pub const fn is_of(self, hook: Hook) -> bool {
+        match self {
+            Self::Forward | Self::Refuse | Self::Withhold | Self::NoFrontend | Self::NoBackend => true,
+            Self::Hint | Self::Vlan => matches!(hook, Hook::Tc),
+            Self::NoMetadata => matches!(hook, Hook::Xdp),
+            Self::Reveal | Self::NoRoom => matches!(hook, Hook::Socket),
+            Self::NotIp | Self::OtherProtocol | Self::Fragment | Self::Malformed | Self::TooDeep => {
+                !matches!(hook, Hook::Socket)
+            }
+        }
+    }
+
     /// Index into the counter map.
     #[inline(always)]
     #[must_use]

@@ -13,7 +13,7 @@ fn assert_consistent(decision: Decision, tables: &MemoryTables) {
     let Decision { counter, label, mark } = decision;
     match counter {
         Counter::Forward => {
-            assert!(label != Label::NONE && label.0 < Label::RESERVED, "{decision:?}");
+            assert!((Label::FIRST..Label::RESERVED).contains(&label.0), "{decision:?}");
             assert!(mark == 0 || mark == MASQUERADE_MARK, "{decision:?}");
             let used = tables.tables.values().flatten().any(|chunk| chunk.0.contains(&label.0));
             assert!(used, "{decision:?} names a backend of no table");

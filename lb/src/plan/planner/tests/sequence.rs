@@ -210,6 +210,35 @@ fn a_flushed_nft_table_is_filled_again() {
 }
 
 #[test]
+fn what_a_former_process_served_is_kept_while_objects_cannot_be_read() {
+    let mut daemon = with_web(&[101]);
+    daemon.put(service("other", 2));
+    daemon.put_slice(slice("other", false, &[102]));
+    daemon.sync();
+    let before = daemon.kernel.clone();
+
+    daemon.restart();
+    daemon.planner.keep();
+    daemon.index = Index::new();
+    // Of one Service the endpoints are missing, of the other everything.
+    daemon.put(service("other", 2));
+    daemon.sync();
+    assert_eq!(daemon.kernel.frontends, before.frontends);
+    assert!(daemon.settle().is_empty());
+
+    // What has been read once is no longer kept, whatever remains unreadable.
+    daemon.put_slice(slice("other", false, &[102]));
+    daemon.sync();
+    daemon.delete("other");
+    daemon.sync();
+    assert_eq!(daemon.kernel.services.values().collect::<Vec<_>>(), ["default/web/tcp"]);
+
+    daemon.planner.let_go();
+    daemon.flush();
+    assert!(daemon.kernel.frontends.is_empty());
+}
+
+#[test]
 fn maps_that_were_tampered_with_are_mended() {
     let mut daemon = with_web(&[101, 102]);
     daemon.sync();

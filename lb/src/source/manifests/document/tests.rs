@@ -110,10 +110,8 @@ fn a_misspelt_field_rejects_the_object() {
         object.rejected(),
         Some("f.yaml line 8: there are no fields spec.ports[0].extra, spec.ports[0].prot")
     );
-    let list = format!(
-        r#"{{"apiVersion":"v1","kind":"List","items":[{{"apiVersion":"v1","kind":"Node","metadata":{{"name":"a"}},"x":1}}]}}"#
-    );
-    assert_eq!(rejection(&json(&list)), "f.json line 1: items[0]: there is no field x");
+    let list = r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"a"},"x":1}]}"#;
+    assert_eq!(rejection(&json(list)), "f.json line 1: items[0]: there is no field x");
 }
 
 #[test]
@@ -165,6 +163,10 @@ fn an_object_without_identity_is_lost() {
         ("{apiVersion: v1, kind: Service, metadata: 1}", "line 1: Service: metadata is missing"),
         ("{apiVersion: v1, kind: Service, metadata: {}}", "line 1: Service: metadata.name is missing"),
         ("{apiVersion: v1, kind: Service, metadata: {name: 7}}", "line 1: Service: metadata.name is missing"),
+        (
+            "{apiVersion: v1, kind: Service, metadata: {name: a, namespace: 7}}",
+            "line 1: Service: metadata.namespace is not",
+        ),
         ("{apiVersion: v1, kind: List, items: 7}", "invalid type"),
         ("{apiVersion: v1, kind: List, items: [7]}", "line 1: items[0]: not an object"),
         ("{apiVersion: v1, kind: List, items: [{}]}", "line 1: items[0]: kind is missing"),
@@ -179,8 +181,8 @@ fn an_object_without_identity_is_lost() {
 #[test]
 fn other_kinds_are_reported_and_otherwise_ignored() {
     for kind in [
-        "{apiVersion: apps/v1, kind: Deployment}",
-        "{apiVersion: v2, kind: Service}",
+        "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}",
+        "{apiVersion: v2, kind: Service, metadata: {name: web}}",
         "{apiVersion: v1, kind: PodList, items: [1]}",
     ] {
         let contents = yaml(&format!("{kind}\n---\n{NODE}"));
@@ -188,6 +190,12 @@ fn other_kinds_are_reported_and_otherwise_ignored() {
         assert!(!contents.incomplete);
         assert!(contents.problems[0].ends_with("is not read here"), "{:?}", contents.problems);
     }
+}
+
+#[test]
+fn a_kind_without_a_name_may_be_one_of_ours_cut_short() {
+    let contents = yaml("apiVersion: v1\nkind: Serv");
+    assert_eq!(lost(&contents), "line 1: v1 Serv without a name");
 }
 
 #[test]
@@ -221,8 +229,6 @@ fn many_documents_keep_their_order() {
         (0..1000).map(|i| format!("{{apiVersion: v1, kind: Node, metadata: {{name: n{i}}}}}\n")).collect();
     let contents = yaml(&nodes.join("---\n"));
     let expected: Vec<_> = (0..1000).map(|i| (2 * i + 1, format!("Node n{i}"))).collect();
-    // The marker's line is the first of a document, its content the second.
-    let expected: Vec<_> = expected.into_iter().map(|(l, n)| (l, n)).collect();
     assert_eq!(names(&contents), expected);
     let list = format!(
         "apiVersion: v1\nkind: List\nitems:\n{}",
@@ -244,7 +250,7 @@ proptest! {
         at in 0..2000usize,
         bytes in proptest::collection::vec(any::<u8>(), 0..8),
     ) {
-        let mut text = format!("{SERVICE}---\n{NODE}---\n{}", FULL).into_bytes();
+        let mut text = format!("{SERVICE}---\n{NODE}---\n{FULL}").into_bytes();
         text.truncate(cut.max(1));
         let at = at % text.len();
         let end = (at + bytes.len()).min(text.len());

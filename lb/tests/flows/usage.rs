@@ -1,0 +1,67 @@
+//! Exit codes, and instances side by side.
+
+use portico::lab::{Topology, XdpMode};
+
+use crate::scene::{BINARY, SOON, Scene, output, outside, root, web};
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    for arguments in [
+        &["run", "--no-such-flag"][..],
+        &["no-such-command"],
+        &["run", "--xdp", "sideways"],
+        &["get", "nothing"],
+        &[],
+    ] {
+        let output = output(std::process::Command::new(BINARY).args(arguments));
+        assert_eq!(output.code, Some(2), "{arguments:?}: {output:?}");
+        assert!(!output.stderr.is_empty());
+    }
+    for arguments in [&["--help"][..], &["--version"], &["run", "--help"]] {
+        let output = output(std::process::Command::new(BINARY).args(arguments));
+        assert_eq!(output.code, Some(0), "{arguments:?}: {output:?}");
+        assert!(output.stdout.contains("portico"));
+    }
+}
+
+#[test]
+fn an_interface_that_is_not_there_fails_and_leaves_nothing() {
+    if !root() {
+        return;
+    }
+    let topology = Topology::builder().backends(1).build().unwrap();
+    let services = [web().with(topology.backends())];
+    let mut scene = Scene::unsynced(topology, &services, |options| {
+        options.interfaces = vec!["eth0".to_owned(), "nosuch0".to_owned()];
+        options.cleanup = false;
+    });
+    let status = scene.daemon.wait_exit(SOON).unwrap();
+    assert_eq!(status.code(), Some(1), "{:#?}", scene.daemon.stderr());
+    let said = scene.daemon.stderr().join("\n");
+    assert!(said.contains("nosuch0"), "{said}");
+    scene.assert_no_residue();
+}
+
+#[test]
+fn instances_side_by_side_do_not_know_of_each_other() {
+    if !root() {
+        return;
+    }
+    let [one, two] = [(); 2].map(|()| Scene::with_two_backends(XdpMode::Native));
+    for scene in [&one, &two] {
+        for to in outside() {
+            scene.client().tcp_once(to).unwrap();
+            scene.client().udp_once(to, 10).unwrap();
+        }
+    }
+    // The same services in both, and only one loses its backends.
+    two.manifests.put(&web()).unwrap();
+    two.await_backends(&[]);
+    one.await_backends(&[1, 2]);
+    two.finish();
+    for to in outside() {
+        one.client().tcp_once(to).unwrap();
+        one.client().udp_once(to, 10).unwrap();
+    }
+    one.finish();
+}
