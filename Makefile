@@ -44,7 +44,7 @@ lint: ## formatting, clippy, scripts and deploy/
 .PHONY: bench
 bench: ## what programs, plan and drivers cost
 	@.ci/toolchain test
-	@cargo build --locked --release --package portico-bench
+	@cargo build --locked --release --package portico --package portico-bench
 	@$(SUDO) $(CARGO_TARGET_DIR)/release/portico-bench $(ARGS)
 
 .PHONY: install

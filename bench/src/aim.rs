@@ -6,7 +6,7 @@ use crate::report::{Cell, Table};
 pub(crate) const COLD: f64 = 5.0;
 /// One endpoint more or less, in milliseconds.
 pub(crate) const ENDPOINT: f64 = 20.0;
-/// Everything that is kept for 10,000 services, in MB (2^20 bytes).
+/// The daemon and the nft maps, in MB (2^20 bytes).
 pub(crate) const MEMORY: f64 = 200.0;
 
 /// A table of aims.

@@ -24,7 +24,7 @@ use crate::{
     progress,
     report::{Cell, Section, Table},
     stats::{Range, milliseconds},
-    workload,
+    workload::{self, Size},
 };
 
 /// Changes of a small file, and of the large one.
@@ -39,11 +39,10 @@ const SAMPLE: Duration = Duration::from_millis(3);
 const SYNCED: &str = "in sync";
 const WRITTEN: &str = "kernel brought up to date";
 
-pub(crate) fn measure(binary: &Path, numbers: &[u32]) -> anyhow::Result<Section> {
-    let none = Run::measure(binary, 0)?;
+pub(crate) fn measure(binary: &Path, sizes: &[Size]) -> anyhow::Result<Section> {
     let mut runs = Vec::new();
-    for &services in numbers {
-        runs.push(Run::measure(binary, services)?);
+    for size in [Size { services: 0, endpoints: 0 }].iter().chain(sizes) {
+        runs.push(Run::measure(binary, *size)?);
     }
     let mut times = Table::new(
         "milliseconds",
@@ -55,7 +54,7 @@ pub(crate) fn measure(binary: &Path, numbers: &[u32]) -> anyhow::Result<Section>
             "large file to kernel",
         ],
     );
-    let mut sizes = Table::new(
+    let mut memory = Table::new(
         "MB",
         &[
             "services",
@@ -64,51 +63,61 @@ pub(crate) fn measure(binary: &Path, numbers: &[u32]) -> anyhow::Result<Section>
             "peak after restart",
             "largest nft",
             "largest nft at restart",
+            "kernel, all",
             "BPF maps",
             "nft maps",
-            "all that stays",
+            "daemon and kernel",
         ],
     );
     let mut aims = aim::table();
-    for run in std::iter::once(&none).chain(&runs) {
-        let Run { services, start, restart, small, large, .. } = run;
-        times.row([(*services).into(), (*start).into(), (*restart).into(), (*small).into(), (*large).into()]);
-        // What the kernel holds besides is the same with no services.
-        let nft = run.kernel.zip(none.kernel).map(|(all, base)| (all - base) - (run.maps - none.maps));
-        let stays = run.first.now_mb + run.maps + nft.unwrap_or(0.0);
-        sizes.row([
-            Cell::from(*services),
+    for run in &runs {
+        let Run { size, start, restart, small, large, .. } = run;
+        times.row([
+            size.to_string().into(),
+            (*start).into(),
+            (*restart).into(),
+            (*small).into(),
+            (*large).into(),
+        ]);
+        let all = run.kernel.map(|kernel| run.first.now_mb + kernel);
+        memory.row([
+            Cell::from(size.to_string()),
             run.first.now_mb.into(),
             run.first.peak_mb.into(),
             run.second.peak_mb.into(),
             run.nft_first.into(),
             run.nft_second.into(),
+            run.kernel.into(),
             run.maps.into(),
-            nft.into(),
-            stays.into(),
+            run.nft_maps.into(),
+            all.into(),
         ]);
-        if *services > 0 {
-            aim::row(&mut aims, format!("{services} services, start"), "s", aim::COLD, start / 1e3);
-            aim::row(&mut aims, format!("{services} services, all that stays"), "MB", aim::MEMORY, stays);
+        if size.services > 0 {
+            aim::row(&mut aims, format!("{size}, start"), "s", aim::COLD, start / 1e3);
+            if let Some(nft) = run.nft_maps {
+                let what = format!("{size}, daemon and nft maps");
+                aim::row(&mut aims, what, "MB", aim::MEMORY, run.first.now_mb + nft);
+            }
         }
     }
     Ok(Section {
         name: "daemon",
-        tables: vec![aims, times, sizes],
+        tables: vec![aims, times, memory],
         notes: vec![
-            "All objects in one YAML file; the small file holds one more EndpointSlice of one endpoint. From a file to \
+            "1000 x 10: a thousand services of ten endpoints each. All objects in one YAML file; the small file holds one more EndpointSlice of one endpoint. From a file to \
              the kernel, 50 ms are spent waiting for its writer to finish, and up to 50 ms for further changes."
                 .to_owned(),
-            "Daemon: VmRSS when in sync; peaks are VmHWM. nft: the largest VmHWM seen of its nft processes, looked at \
-             every 3 ms. nft maps: kernel memory charged to the daemon's cgroup and its children's, less that of a \
-             daemon without services, less BPF maps. All that stays: daemon, BPF maps, nft maps."
+            "Daemon: VmRSS when in sync; peaks are VmHWM. Largest nft: VmHWM of its nft processes, looked at every 3 ms; \
+             they live for fractions of a second. Kernel, all: charged to the cgroup of the daemon and its children. BPF \
+             maps: what the kernel says of them (memlock), without what it rounds their allocations up to. nft maps: \
+             charged for as many elements in a table of their own."
                 .to_owned(),
         ],
     })
 }
 
 struct Run {
-    services: u32,
+    size: Size,
     start: f64,
     restart: f64,
     small: Option<Range>,
@@ -119,17 +128,18 @@ struct Run {
     nft_second: f64,
     maps: f64,
     kernel: Option<f64>,
+    nft_maps: Option<f64>,
 }
 
 impl Run {
-    fn measure(binary: &Path, services: u32) -> anyhow::Result<Self> {
-        progress(format_args!("daemon: {services} services"));
+    fn measure(binary: &Path, size: Size) -> anyhow::Result<Self> {
+        progress(format_args!("daemon: {size}"));
         let (ns, workspace, cgroup, account) =
             (Netns::new("bench")?, Workspace::new()?, Cgroup::new("bench")?, Account::open());
         ns.ip("link add name eth0 type veth peer name far\nlink set eth0 up\nlink set far up\n")?;
         let manifests = Manifests::new(workspace.manifests());
         manifests.put_node()?;
-        manifests.put_text(FILE, &workload::manifests(services, None))?;
+        manifests.put_text(FILE, &workload::manifests(size, None))?;
         let mut options = Options::new(binary, &workspace, cgroup.path());
         options.interfaces = vec!["eth0".to_owned()];
         options.more = ["--metrics-bind-address", "off"].map(Into::into).to_vec();
@@ -147,16 +157,17 @@ impl Run {
         let kernel = account.as_ref().and_then(Account::kernel_mb);
         let pins = PinDir::find(&workspace.pins()).context("the daemon made no pin directory")?;
         let maps = memory::maps_mb(&pins)?;
+        let nft_maps = account.as_ref().map(|account| memory::nft_maps(account, size)).transpose()?.flatten();
 
         let (mut small, mut large) = (Vec::new(), Vec::new());
-        if services > 0 {
+        if size.services > 0 {
             let [small_changes, large_changes] = CHANGES;
             for n in 0..small_changes {
-                let text = workload::guest_manifest(u32::from(n) % services, workload::guest(n));
+                let text = workload::guest_manifest(u32::from(n) % size.services, workload::guest(n));
                 small.push(watched.change(&manifests, "guest.yaml", &text)?);
             }
             for n in 0..large_changes {
-                let text = workload::manifests(services, Some(workload::guest(small_changes + n)));
+                let text = workload::manifests(size, Some(workload::guest(small_changes + n)));
                 large.push(watched.change(&manifests, FILE, &text)?);
             }
         }
@@ -171,7 +182,7 @@ impl Run {
         let second = watched.resident()?;
         let (small, large) = (Range::of(small), Range::of(large));
         Ok(Self {
-            services,
+            size,
             start,
             restart,
             small,
@@ -182,6 +193,7 @@ impl Run {
             nft_second,
             maps,
             kernel,
+            nft_maps,
         })
     }
 }

@@ -24,7 +24,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use clap::{Parser, ValueEnum};
 
-use crate::{host::Host, report::Report};
+use crate::{host::Host, report::Report, workload::Size};
 
 /// Measures what Portico's programs, plan, drivers and daemon cost.
 ///
@@ -41,9 +41,12 @@ struct Options {
     /// The CPU to measure on (the daemon runs on all) [default: the last].
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
-    /// Numbers of services for plan and daemon; each has ten endpoints.
+    /// Numbers of services for plan and daemon.
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1_000, 10_000])]
     services: Vec<u32>,
+    /// How many endpoints each of them has.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    endpoints: u32,
     /// The binary that the daemon section runs [default: portico beside this program].
     #[arg(long, value_name = "PATH")]
     portico: Option<PathBuf>,
@@ -66,11 +69,14 @@ enum Choice {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     ensure!(nix::unistd::geteuid().is_root(), "programs are loaded into the kernel, which takes root");
+    let room = 1..=workload::MAX_ENDPOINTS;
     ensure!(
-        options.services.iter().all(|n| (1..=workload::MAX_SERVICES).contains(n)),
-        "--services: 1 to {}",
-        workload::MAX_SERVICES
+        options.services.iter().all(|n| room.contains(&n.saturating_mul(options.endpoints))),
+        "--services times --endpoints is to be 1 to {}",
+        room.end()
     );
+    let endpoints = options.endpoints;
+    let sizes: Vec<Size> = options.services.iter().map(|&services| Size { services, endpoints }).collect();
     let cpu = host::pin(options.cpu)?;
     let mut report = Report::new(Host::look(cpu)?);
     let wanted = |section| [Choice::All, section].contains(&options.section);
@@ -81,7 +87,7 @@ fn main() -> anyhow::Result<()> {
         report.add(maglev::measure());
     }
     if wanted(Choice::Plan) {
-        report.add(plan::measure(&options.services).context("plan")?);
+        report.add(plan::measure(&sizes).context("plan")?);
     }
     if wanted(Choice::Daemon) {
         host::unpin()?;
@@ -90,7 +96,7 @@ fn main() -> anyhow::Result<()> {
             None => std::env::current_exe().context("cannot find this program")?.with_file_name("portico"),
         };
         ensure!(binary.is_file(), "{} is missing; see --portico", binary.display());
-        report.add(daemon::measure(&binary, &options.services).context("daemon")?);
+        report.add(daemon::measure(&binary, &sizes).context("daemon")?);
     }
     report.finish();
     write!(std::io::stdout().lock(), "{report}")?;

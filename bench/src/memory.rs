@@ -2,22 +2,33 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
-    process,
+    process, thread,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use aya::maps::{Map, MapData, of_maps::HashOfMaps};
-use datapath::abi::map;
-use portico::driver::pins::PinDir;
+use datapath::abi::{Label, map};
+use portico::{
+    driver::{nft::Nft, pins::PinDir},
+    lab::Netns,
+    plan::BATCH,
+};
 
-use crate::report::Table;
+use crate::{
+    report::Table,
+    workload::{Size, TARGET, endpoints},
+};
 
 /// Bytes in the MB of all figures.
 const MB: f64 = (1 << 20) as f64;
+/// Long enough for the kernel to free what it has done with.
+const SETTLE: Duration = Duration::from_millis(300);
 
-/// What the kernel has set aside for each map, in MB, with what is inside it.
+/// What the kernel says it has set aside for each map, in MB.
 pub(crate) fn maps(pins: &PinDir, title: String) -> anyhow::Result<Table> {
     let mut table = Table::new(title, &["map", "MB"]);
     let mut sum = 0;
@@ -142,6 +153,26 @@ impl Account {
         let text = fs::read_to_string(self.path.join("memory.kmem.usage_in_bytes")).ok()?;
         Some(text.trim().parse::<u64>().ok()? as f64 / MB)
     }
+}
+
+/// What the kernel holds for the nft elements of so many endpoints, in MB. The sizes that it says maps have leave out what
+/// it rounds allocations up to; so this is found out apart from them.
+pub(crate) fn nft_maps(account: &Account, size: Size) -> anyhow::Result<Option<f64>> {
+    let translations: Vec<(u32, SocketAddr)> = (0..size.services)
+        .flat_map(|service| endpoints(service, size.endpoints))
+        .map(|address| SocketAddr::new(address.into(), TARGET))
+        .zip(Label::FIRST..)
+        .map(|(address, label)| (label, address))
+        .collect();
+    Netns::new("bench")?.run(|| {
+        let nft = Nft::new();
+        nft.ensure()?;
+        let before = account.kernel_mb();
+        account.charge(|| translations.chunks(BATCH).try_for_each(|batch| nft.add(batch)))??;
+        // The kernel frees what a transaction took somewhat later.
+        thread::sleep(SETTLE);
+        Ok(account.kernel_mb().zip(before).map(|(after, before)| after - before))
+    })?
 }
 
 impl Drop for Account {

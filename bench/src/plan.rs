@@ -22,7 +22,7 @@ use crate::{
     report::{Section, Table},
     rig::with_kernel,
     stats::{Range, milliseconds},
-    workload,
+    workload::{self, Size},
 };
 
 /// Endpoints added and removed.
@@ -52,19 +52,19 @@ const PARTS: [&str; 13] = [
     REST,
 ];
 
-pub(crate) fn measure(numbers: &[u32]) -> anyhow::Result<Section> {
+pub(crate) fn measure(sizes: &[Size]) -> anyhow::Result<Section> {
     let mut aims = aim::table();
     let mut tables = Vec::new();
-    for &services in numbers {
+    for &size in sizes {
         let mut outcome = None;
         let mut cold = Vec::new();
         for start in 1..=STARTS {
-            progress(format_args!("plan: {services} services, cold, {start} of {STARTS}"));
+            progress(format_args!("plan: {size}, cold, {start} of {STARTS}"));
             let last = start == STARTS;
             let (split, changed) = with_kernel(|kernel, pins| {
                 let mut state = State::new(kernel);
-                let split = state.round(workload::all(services))?;
-                let changed = if last { Some(Changed::measure(&mut state, pins, services)?) } else { None };
+                let split = state.round(workload::all(size))?;
+                let changed = if last { Some(Changed::measure(&mut state, pins, size)?) } else { None };
                 Ok((split, changed))
             })?;
             cold.push(split);
@@ -80,10 +80,10 @@ pub(crate) fn measure(numbers: &[u32]) -> anyhow::Result<Section> {
             ("one endpoint", "ms", aim::ENDPOINT, total(&endpoint).map(|r| r.median)),
         ] {
             let measured = measured.context("nothing was measured")?;
-            aim::row(&mut aims, format!("{services} services, {what}"), unit, aim, measured);
+            aim::row(&mut aims, format!("{size}, {what}"), unit, aim, measured);
         }
         let columns = ["", "from nothing", "one endpoint more", "one less", "quarantine over"];
-        let mut table = Table::new(format!("{services} services, milliseconds"), &columns);
+        let mut table = Table::new(format!("{size}, milliseconds"), &columns);
         let columns = [&cold[..], &added, &removed, &swept];
         for part in PARTS {
             let ranges =
@@ -101,7 +101,7 @@ pub(crate) fn measure(numbers: &[u32]) -> anyhow::Result<Section> {
         tables,
         notes: vec![
             format!(
-                "Median (lowest..highest) of {STARTS} cold starts and of {CHANGES} changes, each with an endpoint that \
+                "1000 x 10: a thousand services of ten endpoints each. Median (lowest..highest) of {STARTS} cold starts and of {CHANGES} changes, each with an endpoint that \
                  was not there before. add and delete translations are nft, the other steps BPF maps."
             ),
             format!(
@@ -212,14 +212,14 @@ struct Changed {
 }
 
 impl Changed {
-    fn measure(state: &mut State<'_>, pins: &PinDir, services: u32) -> anyhow::Result<Self> {
-        let maps = memory::maps(pins, format!("{services} services, BPF maps"))?;
-        progress(format_args!("plan: {services} services, one endpoint"));
+    fn measure(state: &mut State<'_>, pins: &PinDir, size: Size) -> anyhow::Result<Self> {
+        let maps = memory::maps(pins, format!("{size}, BPF maps"))?;
+        progress(format_args!("plan: {size}, one endpoint"));
         let (mut added, mut removed) = (Vec::new(), Vec::new());
         for n in 0..CHANGES {
-            let service = u32::from(n) * services / u32::from(CHANGES);
-            added.push(state.round([workload::change(service, Some(workload::guest(n)))])?);
-            removed.push(state.round([workload::change(service, None)])?);
+            let service = u32::from(n) * size.services / u32::from(CHANGES);
+            added.push(state.round([workload::change(service, size.endpoints, Some(workload::guest(n)))])?);
+            removed.push(state.round([workload::change(service, size.endpoints, None)])?);
         }
         state.skipped += QUARANTINE;
         let swept = vec![state.round([])?];

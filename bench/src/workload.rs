@@ -1,7 +1,7 @@
 //! Services and endpoints in any number.
 
 use std::{
-    fmt::Write as _,
+    fmt::{self, Write as _},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -14,10 +14,22 @@ use portico::{
     source::{Change, Event, Outcome},
 };
 
-/// Endpoints of a service.
-pub(crate) const ENDPOINTS: u32 = 10;
-/// Services that there are addresses for.
-pub(crate) const MAX_SERVICES: u32 = 20_000;
+/// Endpoints that there are addresses for, and services.
+pub(crate) const MAX_ENDPOINTS: u32 = 500_000;
+
+/// How much there is to serve.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) services: u32,
+    /// Of each.
+    pub(crate) endpoints: u32,
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} x {}", self.services, self.endpoints)
+    }
+}
 /// On which services listen.
 pub(crate) const PORT: u16 = 80;
 /// On which their endpoints do.
@@ -29,8 +41,8 @@ pub(crate) fn cluster_ip(service: u32) -> Ipv4Addr {
 }
 
 /// Addresses of a service's own endpoints, out of 172.16.0.0/12.
-pub(crate) fn endpoints(service: u32) -> impl Iterator<Item = Ipv4Addr> {
-    (0..ENDPOINTS).map(move |n| Ipv4Addr::from_bits(0xac10_0000 + service * ENDPOINTS + n))
+pub(crate) fn endpoints(service: u32, number: u32) -> impl Iterator<Item = Ipv4Addr> {
+    (0..number).map(move |n| Ipv4Addr::from_bits(0xac10_0000 + service * number + n))
 }
 
 /// Addresses of endpoints that come and go, none twice, out of 192.168.0.0/16.
@@ -63,7 +75,7 @@ fn service(number: u32) -> Service {
 }
 
 /// The slice of a service, with further endpoints.
-fn slice(number: u32, more: Option<Ipv4Addr>) -> Slice {
+fn slice(number: u32, own: u32, more: Option<Ipv4Addr>) -> Slice {
     let endpoint = |address: Ipv4Addr| Endpoint {
         address: IpAddr::V4(address),
         conditions: Conditions::default(),
@@ -75,7 +87,7 @@ fn slice(number: u32, more: Option<Ipv4Addr>) -> Slice {
         name: ObjectName::new(NAMESPACE, format!("{}-ipv4", name(number))),
         service: ObjectName::new(NAMESPACE, name(number)),
         ports: vec![SlicePort { name: "http".to_owned(), protocol: Protocol::Tcp, port: TARGET }],
-        endpoints: endpoints(number).chain(more).map(endpoint).collect(),
+        endpoints: endpoints(number, own).chain(more).map(endpoint).collect(),
     }
 }
 
@@ -84,26 +96,28 @@ const fn sound<T>(object: T) -> Outcome<T> {
 }
 
 /// What a source says first.
-pub(crate) fn all(services: u32) -> [Event; 3] {
+pub(crate) fn all(Size { services, endpoints }: Size) -> [Event; 3] {
     let named = |service: Service| (service.name.clone(), sound(service));
     let named_slice = |slice: Slice| (slice.name.clone(), sound(slice));
     [
         Event::Service(Change::Reset((0..services).map(service).map(named).collect())),
-        Event::Slice(Change::Reset((0..services).map(|n| slice(n, None)).map(named_slice).collect())),
+        Event::Slice(Change::Reset(
+            (0..services).map(|n| slice(n, endpoints, None)).map(named_slice).collect(),
+        )),
         Event::Node(Change::Reset(Vec::new())),
     ]
 }
 
 /// What it says when a service has an endpoint besides its own, or has it no more.
-pub(crate) fn change(number: u32, more: Option<Ipv4Addr>) -> Event {
-    let slice = slice(number, more);
+pub(crate) fn change(number: u32, endpoints: u32, more: Option<Ipv4Addr>) -> Event {
+    let slice = slice(number, endpoints, more);
     Event::Slice(Change::Apply(slice.name.clone(), sound(slice)))
 }
 
 /// The same as manifests in one file; the first service with one endpoint more, if so.
-pub(crate) fn manifests(services: u32, more: Option<Ipv4Addr>) -> String {
+pub(crate) fn manifests(size: Size, more: Option<Ipv4Addr>) -> String {
     let mut text = String::new();
-    for number in 0..services {
+    for number in 0..size.services {
         let (name, ip) = (name(number), cluster_ip(number));
         // Writing to a `String` does not fail.
         let _ = write!(
@@ -113,7 +127,7 @@ pub(crate) fn manifests(services: u32, more: Option<Ipv4Addr>) -> String {
              - name: http\n    protocol: TCP\n    port: {PORT}\n    targetPort: {TARGET}\n"
         );
         let more = more.filter(|_| number == 0);
-        text.push_str(&slice_manifest(number, "ipv4", endpoints(number).chain(more)));
+        text.push_str(&slice_manifest(number, "ipv4", endpoints(number, size.endpoints).chain(more)));
     }
     text
 }

@@ -22,6 +22,8 @@ use crate::{
 };
 
 const SERVICES: [u32; 5] = [1, 10, 100, 1_000, 10_000];
+/// Of each service.
+const ENDPOINTS: u32 = 10;
 const ROUNDS: u32 = 5;
 /// Runs in a round; more than there are services.
 const CALLS: u32 = 10_000;
@@ -65,7 +67,7 @@ pub(super) fn measure(rig: &mut Rig, empty: &Empty) -> anyhow::Result<Table> {
 /// Adds services to the maps until there are so many.
 fn add(rig: &Rig, frames: &mut Vec<Vec<u8>>, services: u32) -> anyhow::Result<()> {
     let new = frames.len() as u32..services;
-    let ids = |service: u32| (FIRST + service * crate::workload::ENDPOINTS..).zip(endpoints(service));
+    let ids = |service: u32| (FIRST + service * ENDPOINTS..).zip(endpoints(service, ENDPOINTS));
     let backends: Vec<_> = new
         .clone()
         .flat_map(ids)
@@ -73,7 +75,7 @@ fn add(rig: &Rig, frames: &mut Vec<Vec<u8>>, services: u32) -> anyhow::Result<()
         .collect();
     let values: Vec<_> = backends.iter().map(|(id, address)| (*id, (*address).into())).collect();
     rig.maps.backends.put(&values)?;
-    let specs = new.clone().zip(backends.chunks(crate::workload::ENDPOINTS as usize));
+    let specs = new.clone().zip(backends.chunks(ENDPOINTS as usize));
     rig.maps.maglev.put(specs.map(|(service, backends)| {
         let table = maglev::build(&MaglevSpec::new(backends.to_vec()));
         (FIRST + service, maglev::chunks(&table).collect())
