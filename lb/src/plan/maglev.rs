@@ -36,10 +36,11 @@ impl MaglevSpec {
 }
 
 /// Table sizes to choose from: at first the largest primes with which an array map, its header of some 312 bytes
-/// included, fits in 4, 8, 16 and 32 KiB, for the kernel rounds such allocations up to a power of two; beyond that it
-/// does not, and they are the largest primes below powers of two. Far apart, because a service whose table changes its
-/// size sends most flows without conntrack entry elsewhere.
-const LADDER: [u32; 8] = [919, 1951, 3989, 8093, 16381, 65521, 262_139, 1_048_573];
+/// included, fits in 8 and 16 KiB, for the kernel rounds such allocations up to a power of two; beyond 32 KiB it does
+/// not, and they are the largest primes below powers of two. Few and far apart, because a service whose table changes its
+/// size sends most flows without conntrack entry elsewhere; and none smaller, because up to 19 backends should come and
+/// go with little disruption.
+const LADDER: [u32; 6] = [1951, 3989, 16381, 65521, 262_139, 1_048_573];
 
 /// Slots for a number of backends: the lowest prime of the ladder that is at least a hundred times as large, which
 /// keeps the shares within 1 % of one another (section 5.3 of the paper); the top of the ladder beyond.

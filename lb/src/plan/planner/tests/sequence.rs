@@ -337,7 +337,7 @@ fn views_show_what_is_planned() {
     );
     assert_eq!(
         web.tables.iter().map(|t| (t.family, t.scope, t.backends, t.slots)).collect::<Vec<_>>(),
-        [(Family::V4, Scope::Cluster, 2, 919), (Family::V6, Scope::Cluster, 2, 919)]
+        [(Family::V4, Scope::Cluster, 2, 1951), (Family::V6, Scope::Cluster, 2, 1951)]
     );
     assert_eq!(daemon.kernel.frontends[&web.frontends[0].key], web.frontends[0].value);
 }
