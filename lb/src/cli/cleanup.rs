@@ -1,9 +1,13 @@
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 
 use super::{PinDirArg, runtime};
-use crate::{daemon::cleanup::remove, driver::pins::PinDir};
+use crate::{
+    daemon::{self, cleanup::remove},
+    driver::pins::PinDir,
+};
 
 /// Detach and remove everything that Portico has set up in this network namespace
 ///
@@ -21,6 +25,12 @@ impl Cleanup {
             return Ok(ExitCode::SUCCESS);
         };
         let lock = pins.lock()?;
+        if let Some(report) = daemon::query()? {
+            bail!(
+                "a daemon with --pin-dir {} runs in this network namespace and needs the nft table; stop it first",
+                report.pin_dir
+            );
+        }
         let mut failed = false;
         for outcome in runtime()?.block_on(remove(&pins)) {
             match outcome {

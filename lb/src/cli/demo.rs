@@ -5,11 +5,14 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use nix::sys::signal::{SigSet, Signal};
 
 use super::output::table;
 use crate::lab::{
@@ -71,16 +74,20 @@ impl Demo {
             bail!("portico demo needs root: it makes network namespaces and loads eBPF programs");
         }
         let began = Instant::now();
-        let step = |text: &str| println!("\n== {text} ({:.1} s)", began.elapsed().as_secs_f64());
+        catch_signals()?;
+        let step = |text: &str| {
+            println!("\n== {text} ({:.1} s)", began.elapsed().as_secs_f64());
+            go_on()
+        };
 
-        step("Making a client, a gateway, three backends and a pod, in network namespaces");
+        step("Making a client, a gateway, three backends and a pod, in network namespaces")?;
         let topology = Topology::builder().backends(3).build()?;
         let workspace = Workspace::new()?;
         let manifests = self.write_manifests(&workspace)?;
         let cgroup = Cgroup::new("demo")?;
         let before = Residue::take(&topology.gateway, &workspace.bpffs())?;
 
-        step("Starting portico run in the gateway");
+        step("Starting portico run in the gateway")?;
         let mut options = Options::new(env::current_exe()?, &workspace, cgroup.path());
         options.manifests = manifests;
         options.interfaces = topology.interfaces().map(str::to_owned).collect();
@@ -91,10 +98,10 @@ impl Demo {
             println!("   {line}");
         }
 
-        step(&format!("Opening {} connections of each kind", self.connections));
+        step(&format!("Opening {} connections of each kind", self.connections))?;
         let failures = self.connect(&topology, &cgroup)?;
 
-        step("Some of the flows, as the kernel's conntrack has them (conntrack -L)");
+        step("Some of the flows, as the kernel's conntrack has them (conntrack -L)")?;
         let vip = addr::vip(1);
         for ip in vip.both() {
             for protocol in ["tcp", "udp"] {
@@ -103,16 +110,16 @@ impl Demo {
                 head(&mut topology.gateway.command("conntrack"), &arguments, 2)?;
             }
         }
-        step("The same with names (portico get connections demo/web)");
+        step("The same with names (portico get connections demo/web)")?;
         head(&mut daemon.command(&["get", "connections", "demo/web"]), &[], 6)?;
-        step("Frontends (portico get services)");
+        step("Frontends (portico get services)")?;
         head(&mut daemon.command(&["get", "services"]), &[], usize::MAX)?;
-        step("Verdicts by reason, those that occurred (portico get counters)");
+        step("Verdicts by reason, those that occurred (portico get counters)")?;
         counters(&daemon)?;
-        step("All nftables rules, whatever the number of services (nft list table inet portico)");
+        step("All nftables rules, whatever the number of services (nft list table inet portico)")?;
         head(&mut topology.gateway.command("nft"), &["list", "table", "inet", "portico"], usize::MAX)?;
 
-        step("Stopping the daemon and cleaning up (portico cleanup)");
+        step("Stopping the daemon and cleaning up (portico cleanup)")?;
         daemon.terminate()?;
         print!("{}", indent(&daemon.cleanup()?.stdout, usize::MAX));
         let left = before.changes_to(&Residue::take(&topology.gateway, &workspace.bpffs())?);
@@ -121,7 +128,7 @@ impl Demo {
             bail!("cleanup left something behind:\n{}", left.join("\n"));
         }
         println!("   nothing is left: no program, map, link, pin, nft table, qdisc or sysctl");
-        step("Done");
+        step("Done")?;
         if failures > 0 {
             bail!("{failures} connections failed");
         }
@@ -159,6 +166,7 @@ impl Demo {
                     };
                     let good: u32 = tally.iter().filter(|(who, _)| is_backend(who)).map(|(_, n)| n).sum();
                     failures += self.connections.saturating_sub(good);
+                    go_on()?;
                     rows.push(row(from, kind, protocol, to, &tally));
                     print!(".");
                     io::stdout().flush()?;
@@ -175,6 +183,9 @@ impl Demo {
         let client = topology.client();
         let mut tally = Tally::new();
         for _ in 0..self.connections {
+            if INTERRUPTED.load(Ordering::Relaxed) {
+                break;
+            }
             let answer = match protocol {
                 "tcp" => client.tcp_once(to).map(|answer| answer.backend),
                 _ => client.udp_once(to, 32).map(|datagram| datagram.answer.backend),
@@ -205,6 +216,28 @@ impl Demo {
         }
         Ok(tally)
     }
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Lets the demo end by itself when it is told to stop, and remove what it made on its way out.
+fn catch_signals() -> anyhow::Result<()> {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    // Before any other thread exists, so that all inherit it. Children start without.
+    signals.thread_block()?;
+    thread::spawn(move || {
+        if signals.wait().is_ok() {
+            INTERRUPTED.store(true, Ordering::Relaxed);
+        }
+    });
+    Ok(())
+}
+
+fn go_on() -> anyhow::Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        bail!("interrupted, everything is removed");
+    }
+    Ok(())
 }
 
 fn is_backend(who: &str) -> bool {

@@ -57,7 +57,7 @@ impl Doctor {
         let mut checks = vec![root(), kernel(), btf()];
         checks.extend(programs());
         checks.extend([inner_maps(), tcx(), bpffs(), cgroup2(), nft(), conntrack()]);
-        checks.extend(sysctl::NEEDED.iter().map(|(name, ..)| setting(name)));
+        checks.extend(sysctl::NEEDED.iter().map(|(name, needed, _)| setting(name, needed)));
         list(self.output, &checks)?;
         let broken = checks.iter().any(|check| check.health == Health::Missing);
         Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -188,7 +188,11 @@ fn conntrack() -> Check {
     )
 }
 
-fn setting(name: &'static str) -> Check {
-    let outcome = sysctl::read(name).map_err(|error| crate::reconcile::chain(&error));
+fn setting(name: &'static str, needed: &str) -> Check {
+    let found = |value: String| match value == needed {
+        true => value,
+        false => format!("{value}, `portico run` makes it {needed}"),
+    };
+    let outcome = sysctl::read(name).map(found).map_err(|error| crate::reconcile::chain(&error));
     wish(name, outcome, "loaded with the conntrack module, or IPv6 is disabled")
 }

@@ -10,7 +10,12 @@ use datapath::abi::{Choice, Frontend, FrontendKey, Label, MASQUERADE, NODE_PORT,
 use serde::Serialize;
 
 use super::output::{Format, Row, list};
-use crate::driver::{conntrack, maps::Maps, nft::Nft, pins::PinDir};
+use crate::driver::{
+    conntrack,
+    maps::Maps,
+    nft::{Nft, counter},
+    pins::PinDir,
+};
 
 /// List what the data path holds; works while the daemon is down
 #[derive(Debug, Args)]
@@ -323,11 +328,12 @@ impl View {
             count,
             help: counter.help().trim().to_owned(),
         });
+        // The table may be gone, or in another network namespace; the programs' counters are to be had all the same.
         let rules = Nft::new().counters().unwrap_or_default().into_iter().map(|counter| CounterRow {
             hook: "nft".to_owned(),
+            help: counter::help(&counter.name).to_owned(),
             reason: counter.name,
             count: counter.packets,
-            help: String::new(),
         });
         Ok(programs.chain(rules).collect())
     }
@@ -345,7 +351,7 @@ fn frontend_text(key: &FrontendKey) -> String {
 fn choice(choice: &Choice) -> String {
     match choice.flags {
         flags if flags & REFUSE != 0 => "refuse",
-        flags if flags & WITHHOLD != 0 => "drop",
+        flags if flags & WITHHOLD != 0 => "withhold",
         flags if flags & MASQUERADE != 0 => "masquerade",
         _ => "forward",
     }

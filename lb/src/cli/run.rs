@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use nix::sys::signal::{SigSet, Signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{PinDirArg, runtime};
@@ -74,6 +75,8 @@ impl Run {
         if !nix::unistd::geteuid().is_root() {
             bail!("portico run needs root: it loads eBPF programs and writes nftables rules");
         }
+        // Whoever started it may have blocked them, and a mask is inherited.
+        SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]).thread_unblock()?;
         runtime()?.block_on(daemon::run(self.options()?))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -1,4 +1,4 @@
-use std::{io::Write as _, process::ExitCode};
+use std::{io::Write as _, path::Path, process::ExitCode};
 
 use clap::Args;
 use serde::Serialize;
@@ -33,7 +33,11 @@ pub(super) struct Status {
 #[serde(rename_all = "camelCase")]
 struct State {
     running: bool,
-    synced: bool,
+    /// Told by the report if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    synced: Option<bool>,
+    /// The pin directory of a daemon in this network namespace that uses another one.
+    other_daemon: Option<String>,
     data_path: Option<DataPath>,
     #[serde(flatten)]
     report: Option<Report>,
@@ -56,13 +60,24 @@ struct DataPath {
 impl Status {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let pin_dir = &self.pin_dir.pin_dir;
-        let report = daemon::query(pin_dir)?;
+        let daemon = daemon::query()?;
+        let (report, other) = match daemon {
+            Some(report) if Path::new(&report.pin_dir) == pin_dir => (Some(report), None),
+            Some(other) => (None, Some(other.pin_dir)),
+            None => (None, None),
+        };
         let data_path = match PinDir::find(pin_dir).filter(PinDir::exists) {
             Some(pins) => Some(DataPath::read(&pins)?),
             None => None,
         };
         let synced = report.as_ref().is_some_and(|report| report.synced);
-        let state = State { running: report.is_some(), synced, data_path, report };
+        let state = State {
+            running: report.is_some(),
+            synced: report.is_none().then_some(false),
+            other_daemon: other,
+            data_path,
+            report,
+        };
         match self.output {
             Format::Json => json(&state)?,
             Format::Table => state.print(pin_dir)?,
@@ -101,12 +116,15 @@ impl DataPath {
 }
 
 impl State {
-    fn print(&self, pin_dir: &std::path::Path) -> anyhow::Result<()> {
+    fn print(&self, pin_dir: &Path) -> anyhow::Result<()> {
         let mut rows: Vec<Vec<String>> = Vec::new();
         let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
         match &self.report {
             Some(report) => describe(report, &mut row),
             None => row("daemon", "not running".to_owned()),
+        }
+        if let Some(other) = &self.other_daemon {
+            row("but", format!("another daemon runs in this network namespace, with --pin-dir {other}"));
         }
         match &self.data_path {
             Some(path) => {
@@ -133,7 +151,7 @@ impl State {
             }
         }
         if let Some(report) = &self.report {
-            for (title, list) in [("not served", &report.rejected), ("served, but", &report.notes)] {
+            for (title, list) in [("not served", &report.rejected), ("notes", &report.notes)] {
                 print_troubles(&mut out, title, list)?;
             }
         }
@@ -169,6 +187,10 @@ fn describe(report: &Report, row: &mut impl FnMut(&str, String)) {
     };
     row("in sync", sync);
     row("services", format!("{} ports, {} frontends", report.services, report.frontends));
+    if report.kept > 0 {
+        let why = "served by a former process, kept while some objects cannot be read";
+        row("kept", format!("{} frontends, {why}", report.kept));
+    }
     for interface in &report.interfaces {
         row("interface", format!("{}: tc {}, xdp {}", interface.name, interface.tc, interface.xdp));
     }

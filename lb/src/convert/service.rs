@@ -45,7 +45,7 @@ pub fn service(from: &v1::Service) -> Result<Converted<Service>, String> {
     );
     let load_balancer_ips =
         addresses(ingress(from.status.as_ref())?.into_iter(), families, &mut defects, &mut notes);
-    let load_balancer_ips = without_filtered(spec, load_balancer_ips, &mut defects);
+    let load_balancer_ips = without_filtered(spec, load_balancer_ips, &mut notes);
 
     let external_policy = policy("spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref())?;
     let internal_policy = policy("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref())?;
@@ -166,12 +166,9 @@ fn ingress(status: Option<&v1::ServiceStatus>) -> Result<Vec<(String, &str)>, St
 }
 
 /// Leaves out the load-balancer addresses to which `spec.loadBalancerSourceRanges` restricts access. The restriction is
-/// not implemented, and serving without it would open to all what is meant for a few.
-fn without_filtered(
-    spec: &v1::ServiceSpec,
-    addresses: Vec<IpAddr>,
-    defects: &mut Vec<String>,
-) -> Vec<IpAddr> {
+/// not implemented, and serving without it would open to all what is meant for a few. It is no defect of the object:
+/// the version before it, without the restriction, must not stay in force.
+fn without_filtered(spec: &v1::ServiceSpec, addresses: Vec<IpAddr>, notes: &mut Vec<String>) -> Vec<IpAddr> {
     let ranges = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
     let ranges: Vec<&str> = ranges.iter().map(|r| r.trim()).filter(|r| !r.is_empty()).collect();
     if ranges.is_empty() {
@@ -185,7 +182,7 @@ fn without_filtered(
     let (kept, filtered): (Vec<_>, Vec<_>) = addresses.into_iter().partition(open);
     if !filtered.is_empty() {
         let filtered: Vec<_> = filtered.iter().map(ToString::to_string).collect();
-        defects.push(format!(
+        notes.push(format!(
             "spec.loadBalancerSourceRanges is not implemented, so {} stays unserved rather than open to all",
             filtered.join(", ")
         ));

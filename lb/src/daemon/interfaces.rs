@@ -41,6 +41,8 @@ impl fmt::Display for XdpChoice {
     }
 }
 
+const OFF: &str = "off";
+
 /// The interfaces that packets for frontends arrive on.
 #[derive(Debug)]
 pub(super) struct Interfaces {
@@ -48,6 +50,8 @@ pub(super) struct Interfaces {
     named: Vec<String>,
     xdp: XdpChoice,
     attached: BTreeMap<String, Attached>,
+    /// Why an interface is not attached, as last told.
+    failures: BTreeMap<String, String>,
     new_qdiscs: Vec<String>,
 }
 
@@ -66,7 +70,13 @@ impl Interfaces {
                 bail!("there is no interface {name}");
             }
         }
-        Ok(Self { named: named.to_owned(), xdp, attached: BTreeMap::new(), new_qdiscs: Vec::new() })
+        Ok(Self {
+            named: named.to_owned(),
+            xdp,
+            attached: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            new_qdiscs: Vec::new(),
+        })
     }
 
     /// Attaches to what is there and not attached yet, and forgets what is gone. With `strict` the first failure ends
@@ -87,15 +97,34 @@ impl Interfaces {
                 Ok(attached) => {
                     let Attached { tc, xdp, .. } = &attached;
                     info!(interface = interface.name, %tc, %xdp, "attached");
+                    self.failures.remove(&interface.name);
                     self.attached.insert(interface.name.clone(), attached);
                 }
                 Err(error) if strict => return Err(error),
                 Err(error) => {
-                    warn!(interface = interface.name, reason = format!("{error:#}"), "cannot attach");
+                    let reason = format!("{error:#}");
+                    if self.failures.get(&interface.name) != Some(&reason) {
+                        warn!(interface = interface.name, reason, "cannot attach, will be tried again");
+                        self.failures.insert(interface.name.clone(), reason);
+                    }
                 }
             }
         }
         self.detach_others(pins, &wanted)
+    }
+
+    /// Forgets attachments whose pins are gone, so that they are made anew.
+    pub(super) fn forget_lost(&mut self, pins: &PinDir) {
+        let Ok(found) = attach::attached(pins) else { return };
+        self.attached.retain(|name, attached| {
+            let tc = attached.tc == TcMode::Clsact || found.tcx.contains(name);
+            let xdp = attached.xdp.mode == OFF
+                || found.xdp.iter().any(|(device, _)| *device == attached.xdp.device);
+            if !(tc && xdp) {
+                warn!(interface = name, "somebody detached it");
+            }
+            tc && xdp
+        });
     }
 
     /// The qdiscs made since this was last asked.
@@ -109,7 +138,21 @@ impl Interfaces {
             tc: attached.tc.to_string(),
             xdp: attached.xdp.clone(),
         };
-        self.attached.iter().map(report).collect()
+        let absent =
+            self.named.iter().filter(|name| !self.attached.contains_key(*name)).map(|name| InterfaceReport {
+                name: name.clone(),
+                tc: OFF.to_owned(),
+                xdp: XdpReport {
+                    device: name.clone(),
+                    mode: OFF.to_owned(),
+                    reason: self
+                        .failures
+                        .get(name)
+                        .map_or("there is no such interface", String::as_str)
+                        .to_owned(),
+                },
+            });
+        self.attached.iter().map(report).chain(absent).collect()
     }
 
     fn wanted<'a>(&self, snapshot: &'a Snapshot) -> Vec<&'a Interface> {
@@ -161,7 +204,7 @@ impl Interfaces {
         device: &Interface,
         ethernet: bool,
     ) -> anyhow::Result<XdpReport> {
-        let off = |reason: String| XdpReport { device: device.name.clone(), mode: "off".to_owned(), reason };
+        let off = |reason: String| XdpReport { device: device.name.clone(), mode: OFF.to_owned(), reason };
         let choices: &[XdpMode] = match self.xdp {
             XdpChoice::Off => {
                 attach::detach_xdp(pins, &device.name)?;

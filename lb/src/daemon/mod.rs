@@ -10,6 +10,7 @@ mod node_port;
 mod report;
 mod settings;
 mod status;
+mod translation;
 
 pub use interfaces::{XdpChoice, detach_all};
 pub use namespace::{cookie, describe};
@@ -20,6 +21,7 @@ pub use status::query;
 
 use std::{
     collections::BTreeSet,
+    fs,
     future::pending,
     net::SocketAddr,
     path::PathBuf,
@@ -39,10 +41,9 @@ use crate::{
         attach, cgroup,
         link::{Links, Snapshot},
         maps::Maps,
-        nft::{Ensured, Family, Nft},
+        nft::Nft,
         objects::Objects,
         pins::PinDir,
-        probe::{Translation, probe},
     },
     plan::{Dirty, Index, NodeFacts, Rejection},
     reconcile::{Kernel, Reconciler, chain},
@@ -50,6 +51,8 @@ use crate::{
 };
 use interfaces::Interfaces;
 use settings::Settings;
+use status::Claim;
+use translation::Watchman;
 
 /// Where objects come from.
 #[derive(Clone, Debug)]
@@ -58,6 +61,21 @@ pub enum Source {
     Manifests(PathBuf),
     /// An API server, by kubeconfig; none: whatever the environment says.
     Kubernetes(Option<PathBuf>),
+}
+
+impl Source {
+    /// Whether there is anything to follow at all, before the host is changed for it.
+    async fn check(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Manifests(dir) => {
+                fs::read_dir(dir).with_context(|| format!("cannot read manifests in {}", dir.display()))?;
+            }
+            Self::Kubernetes(kubeconfig) => source::kubernetes::check(kubeconfig.as_deref())
+                .await
+                .context("no objects to serve; name their source with --kubeconfig or --manifests")?,
+        }
+        Ok(())
+    }
 }
 
 /// What the command line and the configuration say.
@@ -87,8 +105,6 @@ const GATHER: Duration = Duration::from_millis(50);
 const INSPECT: Duration = Duration::from_secs(5);
 /// Time between full comparisons of what the kernel holds with the plan.
 const VERIFY: Duration = Duration::from_secs(300);
-/// After listing the nft elements, the wait in units of the time it took.
-const LISTING_SHARE: u32 = 20;
 /// Events that wait to be taken in.
 const QUEUE: usize = 1_024;
 
@@ -101,10 +117,18 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let existed = PinDir::find(&options.pin_dir).is_some_and(|pins| pins.exists());
     let pins = PinDir::prepare(&options.pin_dir)?;
     let _lock = pins.lock()?;
+    let claim = match status::claim() {
+        Ok(claim) => claim,
+        Err(error) if existed => return Err(error),
+        Err(error) => {
+            pins.remove()?;
+            return Err(error);
+        }
+    };
     let mut synced = false;
     let outcome = match Daemon::start(options, pins.clone()).await {
         Ok(mut daemon) => {
-            let outcome = daemon.run().await;
+            let outcome = daemon.run(claim).await;
             synced = daemon.synced;
             outcome
         }
@@ -130,17 +154,14 @@ struct Daemon {
     dirty: Dirty,
     reconciler: Reconciler,
     rejections: BTreeSet<Rejection>,
-    translations: Translations,
+    translation: Watchman,
     started: Instant,
     synced: bool,
-    /// Somebody else changed the nft ruleset since its elements were last listed.
-    suspect: bool,
-    /// When they may be listed again.
-    next_listing: Instant,
 }
 
 impl Daemon {
     async fn start(options: Options, pins: PinDir) -> anyhow::Result<Self> {
+        options.source.check().await?;
         let links = Links::open().context("cannot list the interfaces")?;
         let snapshot = links.snapshot().await?;
         let interfaces = Interfaces::new(&options.interfaces, options.xdp, &snapshot)?;
@@ -152,6 +173,7 @@ impl Daemon {
         let nft = Nft::new();
         nft.ensure().context("cannot set up the nft table")?;
         let settings = Settings::apply(&maps)?;
+        let translation = Watchman::new(&nft);
         let reconciler = Reconciler::adopt(Kernel { maps, nft })?;
         attach::sockets(&mut objects, &pins, &cgroup_dir)
             .with_context(|| format!("cannot attach the socket hooks to cgroup {}", cgroup.display()))?;
@@ -169,22 +191,19 @@ impl Daemon {
             dirty: Dirty::default(),
             reconciler,
             rejections: BTreeSet::new(),
-            translations: Translations::default(),
+            translation,
             started: Instant::now(),
             synced: false,
-            suspect: false,
-            next_listing: Instant::now(),
         };
         daemon.interfaces.attach(&mut daemon.objects, &daemon.pins, &daemon.snapshot, true)?;
         daemon.record_qdiscs()?;
-        daemon.probe();
         Ok(daemon)
     }
 
-    async fn run(&mut self) -> anyhow::Result<()> {
+    async fn run(&mut self, claim: Claim) -> anyhow::Result<()> {
         let (sender, mut events) = mpsc::channel(QUEUE);
         let mut source = tokio::spawn(follow(self.options.clone(), sender));
-        let (mut requests, _status) = status::serve(&self.pins)?;
+        let (mut requests, _status) = status::serve(claim)?;
         if let Some(address) = self.options.metrics {
             tokio::spawn(metrics::serve(address, requests.sender()));
         }
@@ -243,8 +262,8 @@ impl Daemon {
                             nft_watch = None;
                         }
                     }
-                    self.suspect = true;
-                    self.inspect();
+                    self.translation.alarm();
+                    self.translation.inspect(&mut self.reconciler);
                 }
                 _ = inspect.tick() => {
                     if link_watch.is_none() {
@@ -253,11 +272,12 @@ impl Daemon {
                             due.get_or_insert_with(|| self.next_round());
                         }
                     }
+                    self.settle_in();
                     if nft_watch.is_none() {
                         nft_watch = self.reconciler.kernel().nft.watch().ok();
-                        self.suspect = true;
+                        self.translation.alarm();
                     }
-                    self.inspect();
+                    self.translation.inspect(&mut self.reconciler);
                 }
                 _ = verify.tick() => {
                     if let Err(error) = self.reconciler.verify() {
@@ -266,7 +286,7 @@ impl Daemon {
                 }
                 Some(reply) = requests.next() => {
                     // The requester may have gone away.
-                    let _ = reply.send(self.report());
+                    let _ = reply.send(Report::of(self));
                 }
             }
         }
@@ -275,7 +295,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// At once after a quiet time, otherwise after changes had time to gather.
+    /// When changes had time to gather; before the first state is complete there is nothing to wait for.
     fn next_round(&self) -> tokio::time::Instant {
         let now = tokio::time::Instant::now();
         if self.synced { now + GATHER } else { now }
@@ -330,10 +350,7 @@ impl Daemon {
         match self.links.snapshot().await {
             Ok(snapshot) if snapshot != self.snapshot => {
                 self.snapshot = snapshot;
-                let attach = self.interfaces.attach(&mut self.objects, &self.pins, &self.snapshot, false);
-                if let Err(error) = attach.and_then(|()| self.record_qdiscs()) {
-                    warn!(reason = format!("{error:#}"), "cannot attach");
-                }
+                self.attach();
                 true
             }
             Ok(_) => false,
@@ -344,108 +361,26 @@ impl Daemon {
         }
     }
 
+    /// Mends attachments and kernel settings that somebody removed or changed.
+    fn settle_in(&mut self) {
+        self.interfaces.forget_lost(&self.pins);
+        self.attach();
+        match Settings::apply(&self.reconciler.kernel().maps) {
+            Ok(settings) => self.settings = settings,
+            Err(error) => warn!(reason = format!("{error:#}"), "cannot apply the kernel settings"),
+        }
+    }
+
+    /// Attaches what is not attached; what fails is tried again later.
+    fn attach(&mut self) {
+        let attach = self.interfaces.attach(&mut self.objects, &self.pins, &self.snapshot, false);
+        if let Err(error) = attach.and_then(|()| self.record_qdiscs()) {
+            warn!(reason = format!("{error:#}"), "cannot attach");
+        }
+    }
+
     fn record_qdiscs(&mut self) -> anyhow::Result<()> {
         settings::record_qdiscs(&self.reconciler.kernel().maps, self.interfaces.take_new_qdiscs())
-    }
-
-    /// Mends the nft table if it is not what it should be.
-    fn inspect(&mut self) {
-        match self.reconciler.repair() {
-            Ok(Ensured::Kept) => self.inspect_translations(),
-            Ok(ensured) => {
-                warn!(?ensured, "the nft table was not as it should be and has been mended");
-                self.mended();
-            }
-            Err(error) => warn!(reason = chain(&error), "cannot mend the nft table"),
-        }
-    }
-
-    /// Likewise its elements, if somebody changed the ruleset. Listing many takes long, so it is done only so often
-    /// that it takes a small part of the time.
-    fn inspect_translations(&mut self) {
-        if !self.suspect || Instant::now() < self.next_listing {
-            return;
-        }
-        let began = Instant::now();
-        match self.reconciler.repair_translations() {
-            Ok(0) => {}
-            Ok(wrong) => {
-                warn!(elements = wrong, "nft map elements were not as they should be and have been mended");
-                self.mended();
-            }
-            Err(error) => warn!(reason = chain(&error), "cannot compare the nft map elements"),
-        }
-        self.suspect = false;
-        self.next_listing = Instant::now() + LISTING_SHARE * began.elapsed();
-    }
-
-    fn mended(&mut self) {
-        self.translations.repairs += 1;
-        self.probe();
-    }
-
-    /// Finds out whether the kernel translates.
-    fn probe(&mut self) {
-        for family in Family::ALL {
-            let outcome = probe(&self.reconciler.kernel().nft, family);
-            let text = match outcome {
-                Ok(Translation::Active) => "active".to_owned(),
-                Ok(Translation::Inactive) => "inactive".to_owned(),
-                Ok(Translation::Unknown(reason)) => format!("unknown: {reason}"),
-                Err(error) => format!("unknown: {}", chain(&error)),
-            };
-            if text != "active" {
-                warn!(?family, translation = text, "translation is not known to work");
-            }
-            match family {
-                Family::V4 => self.translations.ipv4 = text,
-                Family::V6 => self.translations.ipv6 = text,
-            }
-        }
-    }
-}
-
-impl Daemon {
-    fn report(&self) -> Report {
-        let planner = self.reconciler.planner();
-        let progress = self.reconciler.progress();
-        let counters = match self.reconciler.kernel().maps.counters.load() {
-            Ok(counters) => counters,
-            Err(error) => {
-                warn!(reason = chain(&error), "cannot read the counters");
-                Vec::new()
-            }
-        };
-        Report {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            node: self.options.node_name.clone(),
-            source: self.options.source.to_string(),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            synced: self.synced && progress.error.is_none(),
-            pending: planner.pending(),
-            rounds: progress.rounds,
-            entries: progress.entries,
-            latest_round_milliseconds: progress.latest.as_secs_f64() * 1_000.0,
-            error: progress.error.clone(),
-            services: planner.services().count(),
-            frontends: planner.services().map(|service| service.frontends.len()).sum(),
-            interfaces: self.interfaces.report(),
-            cgroup: self.cgroup.display().to_string(),
-            translation: self.translations.clone(),
-            node_port_addresses: self.facts().node_port_addresses.iter().map(ToString::to_string).collect(),
-            sysctls: self.settings.sysctls.clone(),
-            counters: counters
-                .into_iter()
-                .map(|(hook, counter, count)| CounterReport {
-                    hook: hook.name().to_owned(),
-                    reason: counter.name().to_owned(),
-                    count,
-                })
-                .collect(),
-            rejected: self.index.rejections().chain(planner.rejections()).map(Trouble::from).collect(),
-            notes: self.index.notes().map(Trouble::from).collect(),
-        }
     }
 }
 

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::settings::SysctlReport;
+use tracing::warn;
+
+use super::{Daemon, settings::SysctlReport};
+use crate::reconcile::chain;
 
 /// The daemon's view of itself, and of what it set up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -12,6 +15,8 @@ pub struct Report {
     pub version: String,
     /// Process id of the daemon.
     pub pid: u32,
+    /// Where state is pinned.
+    pub pin_dir: String,
     /// Node name.
     pub node: String,
     /// Where objects come from.
@@ -34,6 +39,8 @@ pub struct Report {
     pub services: usize,
     /// Frontends.
     pub frontends: usize,
+    /// Frontends that a former process served and that are kept, because some objects cannot be read.
+    pub kept: usize,
     /// Interfaces and what runs on them.
     pub interfaces: Vec<InterfaceReport>,
     /// The cgroup whose sockets are translated.
@@ -118,5 +125,48 @@ impl From<crate::plan::Rejection> for Trouble {
     fn from(rejection: crate::plan::Rejection) -> Self {
         let crate::plan::Rejection { kind, object, reason } = rejection;
         Self { kind: kind.to_owned(), object, reason }
+    }
+}
+
+impl Report {
+    pub(super) fn of(daemon: &Daemon) -> Self {
+        let planner = daemon.reconciler.planner();
+        let progress = daemon.reconciler.progress();
+        let counters = daemon.reconciler.kernel().maps.counters.load().unwrap_or_else(|error| {
+            warn!(reason = chain(&error), "cannot read the counters");
+            Vec::new()
+        });
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            pin_dir: daemon.pins.name().display().to_string(),
+            node: daemon.options.node_name.clone(),
+            source: daemon.options.source.to_string(),
+            uptime_seconds: daemon.started.elapsed().as_secs(),
+            synced: daemon.synced && progress.error.is_none(),
+            pending: planner.pending(),
+            rounds: progress.rounds,
+            entries: progress.entries,
+            latest_round_milliseconds: progress.latest.as_secs_f64() * 1_000.0,
+            error: progress.error.clone(),
+            services: planner.services().count(),
+            frontends: planner.services().map(|service| service.frontends.len()).sum(),
+            kept: planner.kept(),
+            interfaces: daemon.interfaces.report(),
+            cgroup: daemon.cgroup.display().to_string(),
+            translation: daemon.translation.report().clone(),
+            node_port_addresses: daemon.facts().node_port_addresses.iter().map(ToString::to_string).collect(),
+            sysctls: daemon.settings.sysctls.clone(),
+            counters: counters
+                .into_iter()
+                .map(|(hook, counter, count)| CounterReport {
+                    hook: hook.name().to_owned(),
+                    reason: counter.name().to_owned(),
+                    count,
+                })
+                .collect(),
+            rejected: daemon.index.rejections().chain(planner.rejections()).map(Trouble::from).collect(),
+            notes: daemon.index.notes().map(Trouble::from).collect(),
+        }
     }
 }

@@ -9,11 +9,10 @@ use std::{
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream},
     },
-    path::Path,
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{UnixListener, UnixStream},
@@ -24,7 +23,6 @@ use tokio::{
 use tracing::debug;
 
 use super::Report;
-use crate::driver::pins::PinDir;
 
 /// For how long one side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -55,18 +53,27 @@ pub(super) async fn ask(requests: &mpsc::Sender<Reply>) -> Option<Report> {
     timeout(PATIENCE, receiver).await.ok()?.ok()
 }
 
-fn address(pin_dir: &Path) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("portico{}", pin_dir.display()))
+fn address() -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name("portico")
 }
 
-pub(super) fn serve(pins: &PinDir) -> anyhow::Result<(Requests, JoinHandle<()>)> {
-    let listener = address(pins.name())
-        .and_then(|address| StdListener::bind_addr(&address))
-        .and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            UnixListener::from_std(listener)
-        })
-        .context("cannot open the status socket")?;
+/// The network namespace, claimed for this process: its nft table has room for one daemon.
+pub(super) struct Claim(StdListener);
+
+/// Claims the namespace of the calling thread, until the process ends.
+pub(super) fn claim() -> anyhow::Result<Claim> {
+    match address().and_then(|address| StdListener::bind_addr(&address)) {
+        Ok(listener) => Ok(Claim(listener)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            bail!("another portico daemon runs in this network namespace")
+        }
+        Err(error) => Err(error).context("cannot open the status socket"),
+    }
+}
+
+pub(super) fn serve(Claim(listener): Claim) -> anyhow::Result<(Requests, JoinHandle<()>)> {
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
     let (sender, receiver) = mpsc::channel(16);
     let requests = sender.clone();
     let task = tokio::spawn(async move {
@@ -98,13 +105,13 @@ async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Reply>) {
     }
 }
 
-/// The report of the daemon that uses this pin directory in this network namespace; none if there is no daemon.
+/// The report of the daemon that runs in the network namespace of the calling thread; none if there is no daemon.
 ///
 /// # Errors
 ///
 /// There is one, but it does not answer, or answers nonsense.
-pub fn query(pin_dir: &Path) -> anyhow::Result<Option<Report>> {
-    let mut stream = match address(pin_dir).and_then(|address| StdStream::connect_addr(&address)) {
+pub fn query() -> anyhow::Result<Option<Report>> {
+    let mut stream = match address().and_then(|address| StdStream::connect_addr(&address)) {
         Ok(stream) => stream,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         Err(error) => return Err(error).context("cannot reach the daemon"),

@@ -243,7 +243,7 @@ impl<T: PartialEq> Kind<T> {
             notes: Vec::new(),
         });
         let sound = defects.is_empty();
-        if object.is_none() && sound {
+        if object.is_none() && sound && notes.is_empty() {
             return self.remove(&name, changed);
         }
         match self.kept.get_mut(&name) {
@@ -275,7 +275,7 @@ impl<T> Kind<T> {
     }
 
     fn unreadable(&self) -> bool {
-        self.kept.values().any(|kept| kept.object.is_none())
+        self.kept.values().any(|kept| kept.object.is_none() && !kept.sound)
     }
 
     fn rejections(&self, kind: &'static str) -> impl Iterator<Item = Rejection> {

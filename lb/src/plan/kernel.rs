@@ -159,6 +159,10 @@ impl Kernel {
         self.kept = self.frontends.existing().filter(actual).copied().collect();
     }
 
+    pub(super) fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
     pub(super) fn let_go(&mut self) {
         self.kept.clear();
     }

@@ -186,6 +186,12 @@ impl Planner {
         self.kernel.keep();
     }
 
+    /// How many frontends are kept.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.kernel.kept()
+    }
+
     /// Ends what [`Planner::keep`] began.
     pub fn let_go(&mut self) {
         self.kernel.let_go();

@@ -4,7 +4,11 @@
 //! reached nothing is removed: the last state stands until a list says otherwise. Objects are converted as they arrive,
 //! a page at a time; the much larger Kubernetes objects are never kept.
 
-use std::{error::Error as _, path::PathBuf, time::Duration};
+use std::{
+    error::Error as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures::StreamExt;
 use k8s_openapi::api::{
@@ -93,6 +97,14 @@ pub async fn run(options: Options, events: Sender<Event>) -> Result<(), Error> {
         () = events.closed() => {}
     }
     Ok(())
+}
+
+/// Whether the configuration names an API server. It need not be up.
+///
+/// # Errors
+/// If it is unusable, or there is none.
+pub async fn check(kubeconfig: Option<&Path>) -> Result<(), Error> {
+    configuration(kubeconfig.map(Path::to_owned)).await.map(drop)
 }
 
 async fn configuration(kubeconfig: Option<PathBuf>) -> Result<Config, Error> {

@@ -5,6 +5,7 @@
     reason = "tests panic, so that a failure has a backtrace"
 )]
 
+mod attach;
 mod conntrack;
 mod fragments;
 mod link;

@@ -296,8 +296,13 @@ fn source_ranges_close_the_load_balancer_addresses() {
             let service = got.object.expect("served");
             assert_eq!(service.external_ips, ips(&[f.external]));
             assert_eq!(service.load_balancer_ips, if open { ips(&[f.vip]) } else { vec![] }, "{ranges}");
-            assert_eq!(got.defects.len(), usize::from(!open));
-            assert!(got.defects.iter().all(|d| d.contains(f.vip)), "{:?}", got.defects);
+            assert!(
+                got.defects.is_empty(),
+                "the version without the restriction must not stay: {:?}",
+                got.defects
+            );
+            assert_eq!(got.notes.len(), usize::from(!open));
+            assert!(got.notes.iter().all(|note| note.contains(f.vip)), "{:?}", got.notes);
         }
     }
 }

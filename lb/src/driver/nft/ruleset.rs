@@ -36,6 +36,22 @@ pub mod counter {
     pub const PROBE_V6: &str = "probe6";
     /// Probes that were not.
     pub const PROBE_LOST: &str = "probe_lost";
+    /// One sentence about a counter, for listings.
+    #[must_use]
+    pub fn help(name: &str) -> &'static str {
+        match name {
+            REFUSED => "New flows refused with an ICMP error: there is no usable endpoint.",
+            WITHHELD => "New flows dropped because a traffic policy withholds the endpoints.",
+            INVALID => "Packets for a frontend that conntrack could not assign to a flow: dropped.",
+            UNKNOWN_LABEL => "First packets whose label has no element: dropped.",
+            MASQUERADED => "New flows whose source was replaced.",
+            PROBE_V4 => "The daemon's probes over IPv4 that were translated.",
+            PROBE_V6 => "The daemon's probes over IPv6 that were translated.",
+            PROBE_LOST => "Probes that were not.",
+            _ => "",
+        }
+    }
+
     /// All of them.
     pub const ALL: [&str; 8] =
         [REFUSED, WITHHELD, INVALID, UNKNOWN_LABEL, MASQUERADED, PROBE_V4, PROBE_V6, PROBE_LOST];

@@ -101,6 +101,21 @@ fn deletion_removes_the_version_in_force_and_the_listing() {
 }
 
 #[test]
+fn what_is_not_served_on_purpose_is_told_and_replaces_what_was() {
+    let mut index = Index::new();
+    put(&mut index, sound(service("web", 1)));
+    dirty(&mut index);
+    let notes = vec!["no cluster IP".to_owned()];
+    put(&mut index, Ok(Converted { object: None, defects: Vec::new(), notes }));
+    assert_eq!(index.service(&name("web")), None);
+    assert_eq!(dirty(&mut index), ["web"]);
+    assert!(reasons(&index).is_empty() && !index.unreadable());
+    assert_eq!(index.notes().map(|note| note.reason).collect::<Vec<_>>(), ["no cluster IP"]);
+    put(&mut index, sound(service("web", 1)));
+    assert_eq!(index.notes().count(), 0);
+}
+
+#[test]
 fn a_reset_marks_only_what_differs() {
     let mut index = Index::new();
     let all = |list: &[(&str, i64)]| {
