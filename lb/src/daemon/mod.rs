@@ -43,7 +43,7 @@ use crate::{
         maps::Maps,
         nft::Nft,
         objects::Objects,
-        pins::PinDir,
+        pins::{Lock, PinDir},
     },
     plan::{Dirty, Index, NodeFacts, Rejection},
     reconcile::{Kernel, Reconciler, chain},
@@ -105,6 +105,8 @@ const GATHER: Duration = Duration::from_millis(50);
 const INSPECT: Duration = Duration::from_secs(5);
 /// Time between full comparisons of what the kernel holds with the plan.
 const VERIFY: Duration = Duration::from_secs(300);
+/// For how long a former process may take to end.
+const TAKE_OVER: Duration = Duration::from_secs(2);
 /// Events that wait to be taken in.
 const QUEUE: usize = 1_024;
 
@@ -116,12 +118,12 @@ const QUEUE: usize = 1_024;
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let existed = PinDir::find(&options.pin_dir).is_some_and(|pins| pins.exists());
     let pins = PinDir::prepare(&options.pin_dir)?;
-    let _lock = pins.lock()?;
-    let claim = match status::claim() {
-        Ok(claim) => claim,
-        Err(error) if existed => return Err(error),
+    let (_lock, claim) = match take_over(&pins).await {
+        Ok(taken) => taken,
         Err(error) => {
-            pins.remove()?;
+            if !existed && pins.lock().is_ok() {
+                pins.remove()?;
+            }
             return Err(error);
         }
     };
@@ -139,6 +141,18 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         cleanup::remove(&pins).await;
     }
     outcome
+}
+
+/// Claims the pin directory and the network namespace. A former process that was killed holds on to them until the
+/// kernel is done with it.
+async fn take_over(pins: &PinDir) -> anyhow::Result<(Lock, Claim)> {
+    let began = Instant::now();
+    loop {
+        match pins.lock().map_err(Into::into).and_then(|lock| Ok((lock, status::claim()?))) {
+            Err(_) if began.elapsed() < TAKE_OVER => sleep(Duration::from_millis(50)).await,
+            outcome => return outcome,
+        }
+    }
 }
 
 struct Daemon {
