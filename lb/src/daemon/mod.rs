@@ -326,7 +326,7 @@ impl Daemon {
 
     /// Mends the nft table if it is not what it should be.
     fn inspect(&mut self) {
-        match self.reconciler.repair() {
+        match self.reconciler.repair(&self.index) {
             Ok(Ensured::Kept) => self.inspect_translations(),
             Ok(ensured) => {
                 warn!(?ensured, "the nft table was not as it should be and has been mended");
@@ -343,7 +343,7 @@ impl Daemon {
             return;
         }
         let began = Instant::now();
-        match self.reconciler.repair_translations() {
+        match self.reconciler.repair_translations(&self.index) {
             Ok(0) => {}
             Ok(wrong) => {
                 warn!(elements = wrong, "nft map elements were not as they should be and have been mended");

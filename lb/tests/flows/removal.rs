@@ -5,6 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     process::Stdio,
+    time::Duration,
 };
 
 use portico::lab::{Topology, XdpMode, addr::Family, agent::Report, eventually_ok};
@@ -122,6 +123,30 @@ fn udp_flows_leave_a_removed_backend() {
             other => Err(format!("{other:?}")),
         })
         .unwrap();
+    }
+    scene.finish();
+}
+
+/// NAT chains see only the first packet of a flow, and a client that goes on sending keeps the flow alive.
+#[test]
+fn udp_flows_that_began_before_the_service_are_taken_in() {
+    if !root() {
+        return;
+    }
+    let topology = Topology::builder().build().unwrap();
+    let scene = Scene::start(topology, XdpMode::Native, &[]);
+    let client = scene.client().with_timeout(Duration::from_millis(200));
+    let flows: Vec<_> = outside().map(|to| client.udp_unconnected(to).unwrap()).collect();
+    for flow in &flows {
+        flow.exchange(10).unwrap_err();
+    }
+    let known = scene.gateway("conntrack", &["-L", "-p", "udp"]);
+    assert!(known.contains(&format!("dst={}", vip(Family::V4).ip())), "{known}");
+    scene.manifests.put(&web().with(scene.topology.backends())).unwrap();
+    scene.await_served();
+    for (flow, to) in flows.iter().zip(outside()) {
+        eventually_ok("the flow is translated", SOON, || flow.exchange(10).map(drop))
+            .unwrap_or_else(|e| panic!("{to}: {e}"));
     }
     scene.finish();
 }
