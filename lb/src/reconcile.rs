@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     driver::{
-        conntrack::{self, Conntrack},
+        conntrack::{self, Conntrack, Flow},
         maps::{self, Maps},
         nft::{self, Family, Nft},
     },
@@ -112,6 +112,10 @@ pub struct Reconciler {
     progress: Progress,
     /// Backends that are not used any more and may have UDP flows in conntrack.
     unused: BTreeSet<SocketAddr>,
+    /// There may be UDP flows to frontends in conntrack that began while nobody translated them.
+    untranslated: bool,
+    /// Flows could not be forgotten.
+    remembered: bool,
 }
 
 /// Wait before what failed is tried again.
@@ -141,6 +145,9 @@ impl Reconciler {
             start: Instant::now(),
             progress: Progress::default(),
             unused: BTreeSet::new(),
+            // Nobody knows what happened to the table before.
+            untranslated: true,
+            remembered: false,
         })
     }
 
@@ -175,28 +182,39 @@ impl Reconciler {
         self.forget_flows(index);
     }
 
-    /// Deletes the conntrack entries of UDP flows to backends that went away. A UDP client does not notice, and its
-    /// datagrams would keep the entry alive for ever. TCP is left alone, and so is an endpoint that is terminating and
-    /// still serves.
+    /// Deletes the conntrack entries of UDP flows that would go wrong for ever, because a UDP client does not notice and
+    /// its datagrams keep the entry alive: those to backends that went away, and those to frontends that are not
+    /// translated, as NAT chains see only the first packet of a flow. TCP is left alone, and so is an endpoint that is
+    /// terminating and still serves.
     fn forget_flows(&mut self, index: &Index) {
+        if !self.planner.has_plan() {
+            return;
+        }
         self.unused.extend(self.planner.take_unused());
         self.unused.retain(|backend| !self.planner.is_used(*backend));
-        if self.unused.is_empty() {
-            return;
-        }
         let serving = index.serving(&self.unused);
         let gone: BTreeSet<SocketAddr> = self.unused.difference(&serving).copied().collect();
-        if gone.is_empty() {
+        self.remembered = false;
+        if gone.is_empty() && !self.untranslated {
             return;
         }
-        match delete_udp_flows(&gone) {
+        let untranslated = self.untranslated;
+        let stale = |flow: &Flow| match flow.dst_nat {
+            true => gone.contains(&flow.reply.source),
+            false => untranslated && self.planner.is_frontend(flow.original.destination, UDP),
+        };
+        match delete_udp_flows(stale) {
             Ok(deleted) => {
                 self.unused = serving;
+                self.untranslated = false;
                 if deleted > 0 {
-                    info!(deleted, "UDP flows to endpoints that are gone are forgotten");
+                    info!(deleted, "UDP flows to endpoints that are gone, or not translated, are forgotten");
                 }
             }
-            Err(error) => warn!(reason = chain(&error), "cannot forget UDP flows, will be tried again"),
+            Err(error) => {
+                self.remembered = true;
+                warn!(reason = chain(&error), "cannot forget UDP flows, will be tried again");
+            }
         }
     }
 
@@ -211,10 +229,11 @@ impl Reconciler {
     /// # Errors
     ///
     /// The table can be neither read nor written.
-    pub fn repair(&mut self) -> Result<nft::Ensured, Error> {
+    pub fn repair(&mut self, index: &Index) -> Result<nft::Ensured, Error> {
         let ensured = self.kernel.nft.ensure()?;
         if ensured != nft::Ensured::Kept {
-            self.repair_translations()?;
+            self.untranslated = true;
+            self.repair_translations(index)?;
         }
         Ok(ensured)
     }
@@ -225,13 +244,14 @@ impl Reconciler {
     /// # Errors
     ///
     /// The table cannot be read.
-    pub fn repair_translations(&mut self) -> Result<usize, Error> {
+    pub fn repair_translations(&mut self, index: &Index) -> Result<usize, Error> {
         let began = Instant::now();
         let translations = self.kernel.nft.load()?;
         let before = self.planner.pending();
         self.planner.found(Found::Translations(translations), self.now());
         let wrong = self.planner.pending().saturating_sub(before);
         self.write(began);
+        self.forget_flows(index);
         Ok(wrong)
     }
 
@@ -262,7 +282,7 @@ impl Reconciler {
     #[must_use]
     pub fn wake_in(&self) -> Option<Duration> {
         let quarantine = self.planner.wake_at().map(|at| at.saturating_sub(self.now()));
-        let retry = self.progress.error.as_ref().map(|_| RETRY);
+        let retry = (self.progress.error.is_some() || self.remembered).then_some(RETRY);
         quarantine.into_iter().chain(retry).min().map(|wait| wait.max(PAUSE))
     }
 
@@ -274,6 +294,7 @@ impl Reconciler {
                 Ok(()) => {
                     debug!(step = step.name(), entries = step.len(), "written");
                     entries += step.len() as u64;
+                    self.untranslated |= opens_udp(&step);
                     self.planner.done(&step, self.now());
                 }
                 Err(reason) => {
@@ -307,12 +328,19 @@ impl Reconciler {
     }
 }
 
-fn delete_udp_flows(backends: &BTreeSet<SocketAddr>) -> Result<usize, conntrack::Error> {
+/// Whether a step makes datagrams be translated that were not.
+fn opens_udp(step: &Step) -> bool {
+    match step {
+        Step::PutFrontends(list) => list.iter().any(|(key, _)| key.protocol == UDP),
+        Step::PutNodeAddresses(_) => true,
+        _ => false,
+    }
+}
+
+fn delete_udp_flows(stale: impl Fn(&Flow) -> bool) -> Result<usize, conntrack::Error> {
     let mut conntrack = Conntrack::open()?;
-    let stale = conntrack
-        .flows(|flow| flow.protocol == UDP && flow.dst_nat && backends.contains(&flow.reply.source))?;
     let mut deleted = 0;
-    for flow in &stale {
+    for flow in &conntrack.flows(|flow| flow.protocol == UDP && stale(flow))? {
         deleted += usize::from(conntrack.delete(flow)?);
     }
     Ok(deleted)

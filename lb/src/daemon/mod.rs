@@ -277,7 +277,7 @@ impl Daemon {
                         }
                     }
                     self.translation.alarm();
-                    self.translation.inspect(&mut self.reconciler);
+                    self.translation.inspect(&mut self.reconciler, &self.index);
                 }
                 _ = inspect.tick() => {
                     if link_watch.is_none() {
@@ -291,7 +291,7 @@ impl Daemon {
                         nft_watch = self.reconciler.kernel().nft.watch().ok();
                         self.translation.alarm();
                     }
-                    self.translation.inspect(&mut self.reconciler);
+                    self.translation.inspect(&mut self.reconciler, &self.index);
                 }
                 _ = verify.tick() => {
                     if let Err(error) = self.reconciler.verify() {

@@ -10,6 +10,7 @@ use crate::{
         nft::{Ensured, Family, Nft},
         probe::{Translation, probe},
     },
+    plan::Index,
     reconcile::{Reconciler, chain},
 };
 
@@ -45,9 +46,9 @@ impl Watchman {
     }
 
     /// Mends the nft table if it is not what it should be.
-    pub(super) fn inspect(&mut self, reconciler: &mut Reconciler) {
-        match reconciler.repair() {
-            Ok(Ensured::Kept) => self.inspect_elements(reconciler),
+    pub(super) fn inspect(&mut self, reconciler: &mut Reconciler, index: &Index) {
+        match reconciler.repair(index) {
+            Ok(Ensured::Kept) => self.inspect_elements(reconciler, index),
             Ok(ensured) => {
                 warn!(?ensured, "the nft table was not as it should be and has been mended");
                 self.mended(reconciler);
@@ -58,12 +59,12 @@ impl Watchman {
 
     /// Likewise its elements, if somebody changed the ruleset. Listing many takes long, so it is done only so often
     /// that it takes a small part of the time.
-    fn inspect_elements(&mut self, reconciler: &mut Reconciler) {
+    fn inspect_elements(&mut self, reconciler: &mut Reconciler, index: &Index) {
         if !self.suspect || Instant::now() < self.next_listing {
             return;
         }
         let began = Instant::now();
-        match reconciler.repair_translations() {
+        match reconciler.repair_translations(index) {
             Ok(0) => {}
             Ok(wrong) => {
                 warn!(elements = wrong, "nft map elements were not as they should be and have been mended");

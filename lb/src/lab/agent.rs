@@ -159,10 +159,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_socket_reports_what_it_sees() {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: needs root");
-            return;
-        }
+        assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces and must run as root");
         let ns = Netns::new("agent").unwrap();
         let _server = Server::start(&ns, "me", 8080).unwrap();
         for to in ["127.0.0.1:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {

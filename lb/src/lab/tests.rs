@@ -17,12 +17,8 @@ const VIP: addr::Pair = addr::vip(1);
 const DEAF: addr::Pair = addr::vip(2);
 const DEADLINE: Duration = Duration::from_secs(5);
 
-fn root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: needs root");
-    }
-    root
+fn root() {
+    assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces and must run as root");
 }
 
 fn vips(pair: addr::Pair) -> [SocketAddr; 2] {
@@ -53,9 +49,7 @@ fn translated(builder: Builder) -> Topology {
 
 #[test]
 fn traffic_of_every_kind_is_answered() {
-    if !root() {
-        return;
-    }
+    root();
     let topology = translated(Topology::builder());
     let client = topology.client();
     let backend = topology.backends().first().unwrap();
@@ -88,9 +82,7 @@ fn traffic_of_every_kind_is_answered() {
 
 #[test]
 fn failures_have_their_names() {
-    if !root() {
-        return;
-    }
+    root();
     let topology = translated(Topology::builder().backends(1));
     let quick = topology.client().with_timeout(Duration::from_millis(300));
     for to in vips(DEAF) {
@@ -111,9 +103,7 @@ fn failures_have_their_names() {
 
 #[test]
 fn a_small_path_is_discovered_in_both_directions() {
-    if !root() {
-        return;
-    }
+    root();
     let topology = translated(Topology::builder().backends(1).path_mtu(1300));
     let client = topology.client();
     for to in vips(VIP) {
@@ -130,9 +120,7 @@ fn a_small_path_is_discovered_in_both_directions() {
 
 #[test]
 fn a_vlan_carries_traffic() {
-    if !root() {
-        return;
-    }
+    root();
     if !Topology::can_vlan().unwrap() {
         eprintln!("skipped: this kernel has no VLANs");
         return;
@@ -146,9 +134,7 @@ fn a_vlan_carries_traffic() {
 
 #[test]
 fn a_server_serves_hundreds_and_stops_in_the_middle() {
-    if !root() {
-        return;
-    }
+    root();
     let topology = Topology::builder().backends(1).build().unwrap();
     let client = topology.client();
     let to = topology.backends().first().unwrap().socket(Family::V6);
@@ -170,9 +156,7 @@ fn a_server_serves_hundreds_and_stops_in_the_middle() {
 
 #[test]
 fn children_start_in_the_cgroup_and_namespace() {
-    if !root() {
-        return;
-    }
+    root();
     let (ns, cgroup) = (Netns::new("pod").unwrap(), Cgroup::new("pod").unwrap());
     let mut command = ns.command("sh");
     command.args(["-c", "cat /proc/self/cgroup; readlink /proc/self/ns/net; sleep 1000 >/dev/null 2>&1 &"]);
@@ -191,9 +175,7 @@ fn children_start_in_the_cgroup_and_namespace() {
 
 #[test]
 fn residue_names_what_changed() {
-    if !root() {
-        return;
-    }
+    root();
     let (ns, workspace) = (Netns::new("gateway").unwrap(), Workspace::new().unwrap());
     ns.ip("link add name near type veth peer name far\nlink set near up\n").unwrap();
     let before = Residue::take(&ns, &workspace.bpffs()).unwrap();

@@ -231,6 +231,20 @@ impl Planner {
         self.kernel.is_used(backend)
     }
 
+    /// Whether [`Planner::plan`] has been called.
+    #[must_use]
+    pub const fn has_plan(&self) -> bool {
+        self.facts.is_some()
+    }
+
+    /// Whether packets to this address are wanted to be translated.
+    #[must_use]
+    pub fn is_frontend(&self, to: SocketAddr, protocol: u8) -> bool {
+        let (addr, port) = (Addr::from(to.ip()), to.port().to_be_bytes());
+        let wanted = |addr| self.kernel.frontends.desired(&FrontendKey::new(addr, port, protocol)).is_some();
+        wanted(addr) || self.kernel.node_addresses.desired(&addr).is_some() && wanted(addr.any())
+    }
+
     /// How many entries of the kernel are not as they should be, or may not be.
     #[must_use]
     pub fn pending(&self) -> usize {

@@ -22,9 +22,7 @@ const DOWNLOAD_BYTES: u64 = 250 * (16 << 10);
 in_each_xdp_mode!(a_killed_daemon_is_not_missed_and_its_successor_adopts);
 
 fn a_killed_daemon_is_not_missed_and_its_successor_adopts(xdp: XdpMode) {
-    if !root() {
-        return;
-    }
+    root();
     let mut scene = Scene::with_two_backends(xdp);
     let client = scene.client();
     let ids = scene.backends();
@@ -67,9 +65,7 @@ fn a_killed_daemon_is_not_missed_and_its_successor_adopts(xdp: XdpMode) {
 
 #[test]
 fn what_changed_meanwhile_is_reconciled() {
-    if !root() {
-        return;
-    }
+    root();
     let topology = Topology::builder().backends(3).build().unwrap();
     let old = Service::full("old", 7, 81, NODE_PORT + 7).with(topology.backends());
     let services = [web().with(topology.backends()), old];
@@ -108,9 +104,7 @@ fn what_changed_meanwhile_is_reconciled() {
 
 #[test]
 fn cleanup_after_a_crash_leaves_nothing() {
-    if !root() {
-        return;
-    }
+    root();
     let mut scene = Scene::with_two_backends(XdpMode::Native);
     scene.daemon.kill();
     scene.clean();

@@ -10,9 +10,7 @@ use crate::{
 in_each_xdp_mode!(endpoints_come_and_go);
 
 fn endpoints_come_and_go(xdp: XdpMode) {
-    if !root() {
-        return;
-    }
+    root();
     let topology = Topology::builder().backends(1).build().unwrap();
     let scene = Scene::start(topology, xdp, &[web()]);
     refused_everywhere(&scene);

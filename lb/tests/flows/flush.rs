@@ -11,9 +11,7 @@ const REPAIR: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_flushed_ruleset_is_repaired() {
-    if !root() {
-        return;
-    }
+    root();
     let scene = Scene::with_two_backends(XdpMode::Native);
     let impatient = scene.client().with_timeout(Duration::from_millis(200));
     let mut connections: Vec<_> = outside().map(|to| scene.client().tcp(to).unwrap()).collect();
@@ -35,9 +33,7 @@ fn a_flushed_ruleset_is_repaired() {
 
 #[test]
 fn rules_changed_by_hand_are_repaired() {
-    if !root() {
-        return;
-    }
+    root();
     let scene = Scene::with_two_backends(XdpMode::Native);
     let impatient = scene.client().with_timeout(Duration::from_millis(200));
     for damage in [

@@ -5,6 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     process::Stdio,
+    time::Duration,
 };
 
 use portico::lab::{Topology, XdpMode, addr::Family, agent::Report, eventually_ok};
@@ -44,9 +45,7 @@ fn shares(scene: &Scene, to: SocketAddr) -> BTreeMap<u16, String> {
 }
 
 fn removing_a_backend_moves_its_share_of_new_flows_only(xdp: XdpMode) {
-    if !root() {
-        return;
-    }
+    root();
     let scene = start(xdp);
     let before = Family::ALL.map(|family| shares(&scene, vip(family)));
     let removed = remove_one(&scene);
@@ -68,9 +67,7 @@ fn removing_a_backend_moves_its_share_of_new_flows_only(xdp: XdpMode) {
 
 #[test]
 fn established_connections_outlive_their_backends_removal() {
-    if !root() {
-        return;
-    }
+    root();
     let scene = start(XdpMode::Native);
     let client = scene.client();
     let last = scene.topology.backends().last().unwrap().name.clone();
@@ -100,9 +97,7 @@ fn established_connections_outlive_their_backends_removal() {
 /// UDP has no end of a connection that would take a client off a backend that is gone.
 #[test]
 fn udp_flows_leave_a_removed_backend() {
-    if !root() {
-        return;
-    }
+    root();
     let scene = start(XdpMode::Native);
     let client = scene.client();
     let last = scene.topology.backends().last().unwrap().name.clone();
@@ -126,12 +121,32 @@ fn udp_flows_leave_a_removed_backend() {
     scene.finish();
 }
 
+/// NAT chains see only the first packet of a flow, and a client that goes on sending keeps the flow alive.
+#[test]
+fn udp_flows_that_began_before_the_service_are_taken_in() {
+    root();
+    let topology = Topology::builder().build().unwrap();
+    let scene = Scene::start(topology, XdpMode::Native, &[]);
+    let client = scene.client().with_timeout(Duration::from_millis(200));
+    let flows: Vec<_> = outside().map(|to| client.udp_unconnected(to).unwrap()).collect();
+    for flow in &flows {
+        flow.exchange(10).unwrap_err();
+    }
+    let known = scene.gateway("conntrack", &["-L", "-p", "udp"]);
+    assert!(known.contains(&format!("dst={}", vip(Family::V4).ip())), "{known}");
+    scene.manifests.put(&web().with(scene.topology.backends())).unwrap();
+    scene.await_served();
+    for (flow, to) in flows.iter().zip(outside()) {
+        eventually_ok("the flow is translated", SOON, || flow.exchange(10).map(drop))
+            .unwrap_or_else(|e| panic!("{to}: {e}"));
+    }
+    scene.finish();
+}
+
 /// A socket that is not connected is translated anew with each datagram.
 #[test]
 fn unconnected_udp_sockets_of_pods_leave_a_removed_backend() {
-    if !root() {
-        return;
-    }
+    root();
     let scene = start(XdpMode::Native);
     for family in Family::ALL {
         scene.manifests.put(&web().with(scene.topology.backends())).unwrap();

@@ -35,13 +35,9 @@ pub(crate) const PORT: u16 = 80;
 /// Their NodePort.
 pub(crate) const NODE_PORT: u16 = 31_080;
 
-/// Whether to go on. Network namespaces and eBPF need root.
-pub(crate) fn root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: needs root");
-    }
-    root
+/// Network namespaces and eBPF need root.
+pub(crate) fn root() {
+    assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces and must run as root");
 }
 
 /// The service that most tests use: every kind of address, TCP and UDP.

@@ -19,9 +19,7 @@ use crate::{
 in_each_xdp_mode!(outside_clients_are_served);
 
 fn outside_clients_are_served(xdp: XdpMode) {
-    if !root() {
-        return;
-    }
+    root();
     let scene = Scene::with_two_backends(xdp);
     let client = scene.client();
     for to in outside() {
@@ -69,9 +67,7 @@ fn assert_masqueraded(scene: &Scene, answer: &Answer) {
 
 #[test]
 fn curl_and_conntrack_tell_the_truth() {
-    if !root() {
-        return;
-    }
+    root();
     let scene = Scene::with_two_backends(XdpMode::Native);
     for to in outside() {
         let curl =
@@ -112,9 +108,7 @@ fn curl_and_conntrack_tell_the_truth() {
 
 #[test]
 fn sockets_of_pods_and_of_the_node_are_translated_unseen() {
-    if !root() {
-        return;
-    }
+    root();
     let scene = Scene::with_two_backends(XdpMode::Native);
     let mapped = |to: SocketAddr| match to {
         SocketAddr::V4(v4) => Some(SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())),
@@ -150,9 +144,7 @@ fn sockets_of_pods_and_of_the_node_are_translated_unseen() {
 
 #[test]
 fn node_ports_answer_on_localhost() {
-    if !root() {
-        return;
-    }
+    root();
     let scene = Scene::with_two_backends(XdpMode::Native);
     let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped().into();
     for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), mapped] {

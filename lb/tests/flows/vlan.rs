@@ -10,9 +10,7 @@ use crate::{
 in_each_xdp_mode!(a_tagged_client_is_served);
 
 fn a_tagged_client_is_served(xdp: XdpMode) {
-    if !root() {
-        return;
-    }
+    root();
     if !Topology::can_vlan().unwrap() {
         eprintln!("skipped: this kernel has no VLANs");
         return;
