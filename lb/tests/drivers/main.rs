@@ -12,6 +12,5 @@ mod link;
 mod netns;
 mod nft;
 mod probe;
-mod scale;
 mod topology;
 mod translate;
