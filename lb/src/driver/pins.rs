@@ -28,6 +28,9 @@ use super::host;
 /// Where state is pinned unless told otherwise.
 pub const DEFAULT: &str = "/sys/fs/bpf/portico";
 
+/// What the name of a directory of maps begins with; the version of their layout follows.
+const LAYOUT: &str = "maps-v";
+
 /// Why the pin directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
@@ -109,7 +112,7 @@ impl PinDir {
     /// Pins of maps with the layout that this version knows.
     #[must_use]
     pub fn maps(&self) -> PathBuf {
-        self.path.join(format!("maps-v{SCHEMA}"))
+        self.path.join(format!("{LAYOUT}{SCHEMA}"))
     }
 
     /// Pins of attachments.
@@ -136,10 +139,22 @@ impl PinDir {
         Ok(names)
     }
 
-    /// Whether anything is pinned here.
+    /// Whether a daemon has pinned anything here, of whatever version.
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.path.is_dir()
+        self.layouts().is_ok_and(|layouts| !layouts.is_empty())
+    }
+
+    /// Directories of maps, of this and other versions.
+    fn layouts(&self) -> io::Result<Vec<PathBuf>> {
+        let mut layouts = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(LAYOUT) {
+                layouts.push(entry.path());
+            }
+        }
+        Ok(layouts)
     }
 
     /// Claims the directory for this process, until the result is dropped.
@@ -157,18 +172,25 @@ impl PinDir {
         }
     }
 
-    /// Removes the directory with all pins; links without another holder detach.
+    /// Removes all pins of ours, links without another holder detach; and the directory, unless there is something else
+    /// in it. By the maps we are known here, so they go last.
     ///
     /// # Errors
     ///
     /// Something in it cannot be removed.
     pub fn remove(&self) -> Result<(), Error> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::Io { op: "remove", path: self.path.clone(), source: error })
+        let list = |source| Error::Io { op: "list", path: self.path.clone(), source };
+        for dir in [self.links()].into_iter().chain(self.layouts().map_err(list)?) {
+            match fs::remove_dir_all(&dir) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::Io { op: "remove", path: dir, source });
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        // Fails where it is shared, or is the mount point.
+        let _ = fs::remove_dir(&self.path);
+        Ok(())
     }
 }
 

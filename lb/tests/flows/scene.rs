@@ -123,6 +123,11 @@ impl Scene {
         Self::start(topology, xdp, &services)
     }
 
+    /// The BPF file system that the pin directory is in.
+    pub(crate) fn bpffs(&self) -> std::path::PathBuf {
+        self.workspace.bpffs()
+    }
+
     /// The outside client.
     pub(crate) fn client(&self) -> Client {
         self.topology.client()

@@ -40,6 +40,31 @@ fn an_interface_that_is_not_there_fails_and_leaves_nothing() {
     scene.assert_no_residue();
 }
 
+/// As when `--pin-dir` names the directory above.
+#[test]
+fn cleanup_leaves_alone_what_is_not_ours() {
+    if !root() {
+        return;
+    }
+    let scene = Scene::with_two_backends(XdpMode::Native);
+    let bpffs = scene.bpffs();
+    for above in [bpffs.join("others"), bpffs.clone()] {
+        std::fs::create_dir_all(bpffs.join("others/links")).unwrap();
+        let above = above.display().to_string();
+        let mut command = scene.topology.gateway.command(BINARY);
+        let output = output(command.args(["cleanup", "--pin-dir", &above]));
+        assert_eq!(output.code, Some(0), "{output:?}");
+        assert!(output.stdout.contains("nothing is pinned"), "{output:?}");
+        assert!(bpffs.join("others/links").is_dir(), "{above}");
+    }
+    scene.gateway("nft", &["list", "table", "inet", "portico"]);
+    for to in outside() {
+        scene.client().tcp_once(to).unwrap();
+    }
+    std::fs::remove_dir_all(bpffs.join("others")).unwrap();
+    scene.finish();
+}
+
 #[test]
 fn instances_side_by_side_do_not_know_of_each_other() {
     root();
