@@ -37,9 +37,9 @@ use tracing::{debug, info, warn};
 use crate::{
     driver::{
         attach, cgroup,
-        link::{Links, Snapshot},
+        link::{self, Links, Snapshot},
         maps::Maps,
-        nft::{Ensured, Family, Nft},
+        nft::{self, Ensured, Family, Nft},
         objects::Objects,
         pins::PinDir,
         probe::{Translation, probe},
@@ -50,6 +50,7 @@ use crate::{
 };
 use interfaces::Interfaces;
 use settings::Settings;
+use status::Requests;
 
 /// Where objects come from.
 #[derive(Clone, Debug)]
@@ -89,6 +90,11 @@ const INSPECT: Duration = Duration::from_secs(5);
 const VERIFY: Duration = Duration::from_secs(300);
 /// After listing the nft elements, the wait in units of the time it took.
 const LISTING_SHARE: u32 = 20;
+/// One change of the interfaces or of the nft ruleset brings several messages, and many changes come together.
+const FLURRY: Duration = Duration::from_millis(20);
+/// After looking at what changed, the wait before the next look in units of the time it took: somebody may change routes
+/// or rules all the time, and there may be very many.
+const LOOKING_SHARE: u32 = 10;
 /// Events that wait to be taken in.
 const QUEUE: usize = 1_024;
 
@@ -122,6 +128,8 @@ struct Daemon {
     objects: Objects,
     pins: PinDir,
     links: Links,
+    link_watch: link::Watch,
+    nft_watch: nft::Watch,
     snapshot: Snapshot,
     interfaces: Interfaces,
     settings: Settings,
@@ -142,6 +150,8 @@ struct Daemon {
 impl Daemon {
     async fn start(options: Options, pins: PinDir) -> anyhow::Result<Self> {
         let links = Links::open().context("cannot list the interfaces")?;
+        // Before what they watch is looked at: what changes in between is seen twice rather than never.
+        let link_watch = Links::watch()?;
         let snapshot = links.snapshot().await?;
         let interfaces = Interfaces::new(&options.interfaces, options.xdp, &snapshot)?;
         let (cgroup, cgroup_dir) = cgroup::open(options.cgroup.as_deref())?;
@@ -150,8 +160,9 @@ impl Daemon {
         let maps = Maps::open(&pins)?;
         namespace::claim(&maps, &pins)?;
         let nft = Nft::new();
+        let nft_watch = nft.watch()?;
         nft.ensure().context("cannot set up the nft table")?;
-        let settings = Settings::apply(&maps)?;
+        let settings = Settings::apply(&maps, &snapshot)?;
         let reconciler = Reconciler::adopt(Kernel { maps, nft })?;
         attach::sockets(&mut objects, &pins, &cgroup_dir)
             .with_context(|| format!("cannot attach the socket hooks to cgroup {}", cgroup.display()))?;
@@ -161,6 +172,8 @@ impl Daemon {
             objects,
             pins,
             links,
+            link_watch,
+            nft_watch,
             snapshot,
             interfaces,
             settings,
@@ -184,12 +197,11 @@ impl Daemon {
     async fn run(&mut self) -> anyhow::Result<()> {
         let (sender, mut events) = mpsc::channel(QUEUE);
         let mut source = tokio::spawn(follow(self.options.clone(), sender));
-        let (mut requests, _status) = status::serve(&self.pins)?;
+        let mut requests = Requests::new();
+        tokio::spawn(status::serve(self.pins.name().to_owned(), requests.sender()));
         if let Some(address) = self.options.metrics {
             tokio::spawn(metrics::serve(address, requests.sender()));
         }
-        let mut link_watch = Links::watch()?;
-        let mut nft_watch = self.reconciler.kernel().nft.watch()?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut inspect = interval(INSPECT);
@@ -200,6 +212,8 @@ impl Daemon {
         }
         let mut batch = Vec::new();
         let mut due = None;
+        let (mut links_due, mut links_rest) = (None, tokio::time::Instant::now());
+        let (mut nft_due, mut nft_rest) = (None, tokio::time::Instant::now());
         info!(node = self.options.node_name, pins = %self.pins.name().display(), "running");
         loop {
             let wake = self.reconciler.wake_in().filter(|_| self.synced);
@@ -214,7 +228,7 @@ impl Daemon {
                     batch.drain(..).for_each(|event| self.index.apply(event));
                     due.get_or_insert_with(|| self.next_round());
                 }
-                () = async { match due { Some(at) => sleep_until(at).await, None => pending().await } } => {
+                () = at(due) => {
                     due = None;
                     self.sync();
                 }
@@ -222,17 +236,30 @@ impl Daemon {
                     let facts = self.facts();
                     self.reconciler.resume(&self.index, &facts);
                 }
-                changed = link_watch.changed() => {
+                changed = self.link_watch.changed() => {
                     changed?;
+                    links_due.get_or_insert_with(|| links_rest.max(tokio::time::Instant::now() + FLURRY));
+                }
+                () = at(links_due) => {
+                    links_due = None;
+                    let began = tokio::time::Instant::now();
                     if self.look_at_links().await {
                         due.get_or_insert_with(|| self.next_round());
                     }
+                    links_rest = tokio::time::Instant::now() + LOOKING_SHARE * began.elapsed();
                 }
-                commit = nft_watch.changed() => {
+                commit = self.nft_watch.changed() => {
                     let commit = commit?;
                     debug!(process = commit.process.as_deref().unwrap_or("unknown"), "the nft ruleset was changed");
                     self.suspect = true;
+                    // At once after a quiet time: until then nothing may be translated.
+                    nft_due.get_or_insert_with(|| nft_rest.max(tokio::time::Instant::now()));
+                }
+                () = at(nft_due) => {
+                    nft_due = None;
+                    let began = tokio::time::Instant::now();
                     self.inspect();
+                    nft_rest = tokio::time::Instant::now() + LOOKING_SHARE * began.elapsed();
                 }
                 _ = inspect.tick() => self.inspect(),
                 _ = verify.tick() => {
@@ -301,8 +328,6 @@ impl Daemon {
 
     /// Whether anything changed that matters.
     async fn look_at_links(&mut self) -> bool {
-        // One change brings several messages.
-        sleep(Duration::from_millis(20)).await;
         match self.links.snapshot().await {
             Ok(snapshot) if snapshot != self.snapshot => {
                 self.snapshot = snapshot;
@@ -432,6 +457,13 @@ impl std::fmt::Display for Source {
             Self::Kubernetes(Some(path)) => write!(f, "API server of {}", path.display()),
             Self::Kubernetes(None) => f.write_str("API server"),
         }
+    }
+}
+
+async fn at(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
     }
 }
 

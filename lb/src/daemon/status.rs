@@ -9,22 +9,24 @@ use std::{
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream},
     },
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use nix::{
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    unistd::getuid,
+};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
-    task::JoinHandle,
     time::{sleep, timeout},
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Report;
-use crate::driver::pins::PinDir;
 
 /// For how long one side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -59,35 +61,47 @@ fn address(pin_dir: &Path) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("portico{}", pin_dir.display()))
 }
 
-pub(super) fn serve(pins: &PinDir) -> anyhow::Result<(Requests, JoinHandle<()>)> {
-    let listener = address(pins.name())
-        .and_then(|address| StdListener::bind_addr(&address))
-        .and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            UnixListener::from_std(listener)
-        })
-        .context("cannot open the status socket")?;
-    let (sender, receiver) = mpsc::channel(16);
-    let requests = sender.clone();
-    let task = tokio::spawn(async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(answer(stream, requests.clone()))),
-                Err(error) => {
-                    // Out of descriptors, most likely: do not spin until there are some again.
-                    debug!(%error, "status socket");
-                    sleep(PATIENCE).await;
-                }
+impl Requests {
+    pub(super) fn new() -> Self {
+        let (sender, receiver) = mpsc::channel(16);
+        Self { sender, receiver }
+    }
+}
+
+/// Wait before a name that could not be had is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Serves until the task is aborted. Anybody in the network namespace can take the name, which is no reason not to
+/// balance load: it is tried again.
+pub(super) async fn serve(name: PathBuf, requests: mpsc::Sender<Reply>) {
+    let listener = loop {
+        match listen(&name) {
+            Ok(listener) => break listener,
+            Err(error) => warn!(%error, "cannot open the status socket, will try again"),
+        }
+        sleep(RETRY).await;
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(answer(stream, requests.clone()))),
+            Err(error) => {
+                // Out of descriptors, most likely: do not spin until there are some again.
+                debug!(%error, "status socket");
+                sleep(PATIENCE).await;
             }
         }
-    });
-    Ok((Requests { sender, receiver }, task))
+    }
+}
+
+fn listen(pin_dir: &Path) -> io::Result<UnixListener> {
+    let listener = StdListener::bind_addr(&address(pin_dir)?)?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 /// Tells nobody but root and the daemon's own user.
 async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Reply>) {
-    let allowed =
-        stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == nix::unistd::getuid().as_raw());
+    let allowed = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == getuid().as_raw());
     if !allowed {
         return;
     }
@@ -102,13 +116,17 @@ async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Reply>) {
 ///
 /// # Errors
 ///
-/// There is one, but it does not answer, or answers nonsense.
+/// There is one, but it does not answer, or answers nonsense; or somebody else has taken its name.
 pub fn query(pin_dir: &Path) -> anyhow::Result<Option<Report>> {
     let mut stream = match address(pin_dir).and_then(|address| StdStream::connect_addr(&address)) {
         Ok(stream) => stream,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         Err(error) => return Err(error).context("cannot reach the daemon"),
     };
+    let peer = getsockopt(&stream, PeerCredentials).context("cannot tell who answers")?;
+    if peer.uid() != 0 && peer.uid() != getuid().as_raw() {
+        bail!("the status socket is not the daemon's: process {} of user {} has it", peer.pid(), peer.uid());
+    }
     stream.set_read_timeout(Some(2 * PATIENCE))?;
     let mut text = Vec::new();
     stream.read_to_end(&mut text).context("the daemon does not answer")?;
