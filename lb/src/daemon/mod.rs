@@ -39,9 +39,9 @@ use tracing::{debug, info, warn};
 use crate::{
     driver::{
         attach, cgroup,
-        link::{Links, Snapshot},
+        link::{self, Links, Snapshot},
         maps::Maps,
-        nft::Nft,
+        nft::{self, Nft},
         objects::Objects,
         pins::{Lock, PinDir},
     },
@@ -51,7 +51,7 @@ use crate::{
 };
 use interfaces::Interfaces;
 use settings::Settings;
-use status::Claim;
+use status::{Claim, Requests};
 use translation::Watchman;
 
 /// Where objects come from.
@@ -105,6 +105,11 @@ const GATHER: Duration = Duration::from_millis(50);
 const INSPECT: Duration = Duration::from_secs(5);
 /// Time between full comparisons of what the kernel holds with the plan.
 const VERIFY: Duration = Duration::from_secs(300);
+/// One change of the interfaces or of the nft ruleset brings several messages, and many changes come together.
+const FLURRY: Duration = Duration::from_millis(20);
+/// After looking at what changed, the wait before the next look in units of the time it took: somebody may change routes
+/// or rules all the time, and there may be very many.
+const LOOKING_SHARE: u32 = 10;
 /// For how long a former process may take to end.
 const TAKE_OVER: Duration = Duration::from_secs(2);
 /// Events that wait to be taken in.
@@ -160,6 +165,9 @@ struct Daemon {
     objects: Objects,
     pins: PinDir,
     links: Links,
+    /// None while the subscription is broken; likewise the next.
+    link_watch: Option<link::Watch>,
+    nft_watch: Option<nft::Watch>,
     snapshot: Snapshot,
     interfaces: Interfaces,
     settings: Settings,
@@ -177,6 +185,8 @@ impl Daemon {
     async fn start(options: Options, pins: PinDir) -> anyhow::Result<Self> {
         options.source.check().await?;
         let links = Links::open().context("cannot list the interfaces")?;
+        // Before what they watch is looked at: what changes in between is seen twice rather than never.
+        let link_watch = Some(Links::watch()?);
         let snapshot = links.snapshot().await?;
         let interfaces = Interfaces::new(&options.interfaces, options.xdp, &snapshot)?;
         let (cgroup, cgroup_dir) = cgroup::open(options.cgroup.as_deref())?;
@@ -185,6 +195,7 @@ impl Daemon {
         let maps = Maps::open(&pins)?;
         namespace::claim(&maps, &pins)?;
         let nft = Nft::new();
+        let nft_watch = Some(nft.watch()?);
         nft.ensure().context("cannot set up the nft table")?;
         let settings = Settings::apply(&maps)?;
         let translation = Watchman::new(&nft);
@@ -197,6 +208,8 @@ impl Daemon {
             objects,
             pins,
             links,
+            link_watch,
+            nft_watch,
             snapshot,
             interfaces,
             settings,
@@ -217,14 +230,13 @@ impl Daemon {
     async fn run(&mut self, claim: Claim) -> anyhow::Result<()> {
         let (sender, mut events) = mpsc::channel(QUEUE);
         let mut source = tokio::spawn(follow(self.options.clone(), sender));
-        let (mut requests, _status) = status::serve(claim)?;
+        let mut requests = Requests::new();
+        tokio::spawn(status::serve(claim, requests.sender()));
         if let Some(address) = self.options.metrics {
             tokio::spawn(metrics::serve(address, requests.sender()));
         }
-        let mut link_watch = Some(Links::watch()?);
-        let mut nft_watch = Some(self.reconciler.kernel().nft.watch()?);
-        // What changed before it was watched.
-        self.look_at_links().await;
+        let (mut links_due, mut links_rest) = (None, tokio::time::Instant::now());
+        let (mut nft_due, mut nft_rest) = (None, tokio::time::Instant::now());
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut inspect = interval(INSPECT);
@@ -249,7 +261,7 @@ impl Daemon {
                     batch.drain(..).for_each(|event| self.index.apply(event));
                     due.get_or_insert_with(|| self.next_round());
                 }
-                () = async { match due { Some(at) => sleep_until(at).await, None => pending().await } } => {
+                () = at(due) => {
                     due = None;
                     self.sync();
                 }
@@ -257,40 +269,53 @@ impl Daemon {
                     let facts = self.facts();
                     self.reconciler.resume(&self.index, &facts);
                 }
-                changed = watched(&mut link_watch, |watch| watch.changed()) => {
+                changed = watched(&mut self.link_watch, |watch| watch.changed()) => {
                     if let Err(error) = changed {
                         warn!(reason = chain(&error), "no longer told of changes to interfaces, will look for them");
-                        link_watch = None;
+                        self.link_watch = None;
                     }
+                    links_due.get_or_insert_with(|| links_rest.max(tokio::time::Instant::now() + FLURRY));
+                }
+                () = at(links_due) => {
+                    links_due = None;
+                    let began = tokio::time::Instant::now();
                     if self.look_at_links().await {
                         due.get_or_insert_with(|| self.next_round());
                     }
+                    links_rest = tokio::time::Instant::now() + LOOKING_SHARE * began.elapsed();
                 }
-                commit = watched(&mut nft_watch, |watch| watch.changed()) => {
+                commit = watched(&mut self.nft_watch, |watch| watch.changed()) => {
                     match commit {
                         Ok(commit) => {
-                            debug!(process = commit.process.as_deref().unwrap_or("unknown"), "the nft ruleset was changed");
+                            let process = commit.process.as_deref().unwrap_or("unknown");
+                            debug!(process, "the nft ruleset was changed");
                         }
                         Err(error) => {
-                            warn!(reason = chain(&error), "no longer told of changes to the nft ruleset, will look for them");
-                            nft_watch = None;
+                            let reason = chain(&error);
+                            warn!(reason, "no longer told of changes to the nft ruleset, will look for them");
+                            self.nft_watch = None;
                         }
                     }
                     self.translation.alarm();
+                    // At once after a quiet time: until then nothing may be translated.
+                    nft_due.get_or_insert_with(|| nft_rest.max(tokio::time::Instant::now()));
+                }
+                () = at(nft_due) => {
+                    nft_due = None;
+                    let began = tokio::time::Instant::now();
                     self.translation.inspect(&mut self.reconciler, &self.index);
+                    nft_rest = tokio::time::Instant::now() + LOOKING_SHARE * began.elapsed();
                 }
                 _ = inspect.tick() => {
-                    if link_watch.is_none() {
-                        link_watch = Links::watch().ok();
-                        if self.look_at_links().await {
-                            due.get_or_insert_with(|| self.next_round());
-                        }
+                    if self.link_watch.is_none() {
+                        self.link_watch = Links::watch().ok();
+                        links_due.get_or_insert(links_rest);
                     }
-                    self.settle_in();
-                    if nft_watch.is_none() {
-                        nft_watch = self.reconciler.kernel().nft.watch().ok();
+                    if self.nft_watch.is_none() {
+                        self.nft_watch = self.reconciler.kernel().nft.watch().ok();
                         self.translation.alarm();
                     }
+                    self.settle_in();
                     self.translation.inspect(&mut self.reconciler, &self.index);
                 }
                 _ = verify.tick() => {
@@ -359,8 +384,6 @@ impl Daemon {
 
     /// Whether anything changed that matters.
     async fn look_at_links(&mut self) -> bool {
-        // One change brings several messages.
-        sleep(Duration::from_millis(20)).await;
         match self.links.snapshot().await {
             Ok(snapshot) if snapshot != self.snapshot => {
                 self.snapshot = snapshot;
@@ -405,6 +428,13 @@ impl std::fmt::Display for Source {
             Self::Kubernetes(Some(path)) => write!(f, "API server of {}", path.display()),
             Self::Kubernetes(None) => f.write_str("API server"),
         }
+    }
+}
+
+async fn at(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
     }
 }
 

@@ -13,14 +13,17 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use nix::{
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    unistd::getuid,
+};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
-    task::JoinHandle,
     time::{sleep, timeout},
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Report;
 
@@ -57,44 +60,75 @@ fn address() -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name("portico")
 }
 
-/// The network namespace, claimed for this process: its nft table has room for one daemon.
-pub(super) struct Claim(StdListener);
+/// The network namespace, claimed for this process: its nft table has room for one daemon. Without the socket if an
+/// unprivileged process has taken its name, as any process of the namespace can: that is no reason not to balance load.
+pub(super) struct Claim(Option<StdListener>);
 
 /// Claims the namespace of the calling thread, until the process ends.
 pub(super) fn claim() -> anyhow::Result<Claim> {
-    match address().and_then(|address| StdListener::bind_addr(&address)) {
-        Ok(listener) => Ok(Claim(listener)),
+    match listen() {
+        Ok(listener) => Ok(Claim(Some(listener))),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            bail!("another portico daemon runs in this network namespace")
+            let holder = address().and_then(|address| StdStream::connect_addr(&address));
+            if holder.is_ok_and(|stream| owner(&stream).is_ok()) {
+                bail!("another portico daemon runs in this network namespace");
+            }
+            Ok(Claim(None))
         }
         Err(error) => Err(error).context("cannot open the status socket"),
     }
 }
 
-pub(super) fn serve(Claim(listener): Claim) -> anyhow::Result<(Requests, JoinHandle<()>)> {
+fn listen() -> io::Result<StdListener> {
+    let listener = StdListener::bind_addr(&address()?)?;
     listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
-    let (sender, receiver) = mpsc::channel(16);
-    let requests = sender.clone();
-    let task = tokio::spawn(async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(answer(stream, requests.clone()))),
-                Err(error) => {
-                    // Out of descriptors, most likely: do not spin until there are some again.
-                    debug!(%error, "status socket");
-                    sleep(PATIENCE).await;
-                }
+    Ok(listener)
+}
+
+/// Makes sure that a daemon could be at the other end: a process of root, or of the same user.
+fn owner(stream: &StdStream) -> anyhow::Result<()> {
+    let peer = getsockopt(stream, PeerCredentials).context("cannot tell who has the status socket")?;
+    if peer.uid() != 0 && peer.uid() != getuid().as_raw() {
+        bail!("the status socket is not the daemon's: process {} of user {} has it", peer.pid(), peer.uid());
+    }
+    Ok(())
+}
+
+impl Requests {
+    pub(super) fn new() -> Self {
+        let (sender, receiver) = mpsc::channel(16);
+        Self { sender, receiver }
+    }
+}
+
+/// Wait before a name that could not be had is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Serves until the task is aborted.
+pub(super) async fn serve(Claim(mut claimed): Claim, requests: mpsc::Sender<Reply>) {
+    let listener = loop {
+        let listener = claimed.take().map_or_else(listen, Ok);
+        match listener.and_then(UnixListener::from_std) {
+            Ok(listener) => break listener,
+            Err(error) => warn!(%error, "cannot open the status socket, will try again"),
+        }
+        sleep(RETRY).await;
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(answer(stream, requests.clone()))),
+            Err(error) => {
+                // Out of descriptors, most likely: do not spin until there are some again.
+                debug!(%error, "status socket");
+                sleep(PATIENCE).await;
             }
         }
-    });
-    Ok((Requests { sender, receiver }, task))
+    }
 }
 
 /// Tells nobody but root and the daemon's own user.
 async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Reply>) {
-    let allowed =
-        stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == nix::unistd::getuid().as_raw());
+    let allowed = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == getuid().as_raw());
     if !allowed {
         return;
     }
@@ -109,13 +143,14 @@ async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Reply>) {
 ///
 /// # Errors
 ///
-/// There is one, but it does not answer, or answers nonsense.
+/// There is one, but it does not answer, or answers nonsense; or somebody else has taken its name.
 pub fn query() -> anyhow::Result<Option<Report>> {
     let mut stream = match address().and_then(|address| StdStream::connect_addr(&address)) {
         Ok(stream) => stream,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         Err(error) => return Err(error).context("cannot reach the daemon"),
     };
+    owner(&stream)?;
     stream.set_read_timeout(Some(2 * PATIENCE))?;
     let mut text = Vec::new();
     stream.read_to_end(&mut text).context("the daemon does not answer")?;
