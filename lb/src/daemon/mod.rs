@@ -197,7 +197,7 @@ impl Daemon {
         let nft = Nft::new();
         let nft_watch = Some(nft.watch()?);
         nft.ensure().context("cannot set up the nft table")?;
-        let settings = Settings::apply(&maps)?;
+        let settings = Settings::apply(&maps, &snapshot)?;
         let translation = Watchman::new(&nft);
         let reconciler = Reconciler::adopt(Kernel { maps, nft })?;
         attach::sockets(&mut objects, &pins, &cgroup_dir)
@@ -402,7 +402,7 @@ impl Daemon {
     fn settle_in(&mut self) {
         self.interfaces.forget_lost(&self.pins);
         self.attach();
-        match Settings::apply(&self.reconciler.kernel().maps) {
+        match Settings::apply(&self.reconciler.kernel().maps, &self.snapshot) {
             Ok(settings) => self.settings = settings,
             Err(error) => warn!(reason = format!("{error:#}"), "cannot apply the kernel settings"),
         }

@@ -31,14 +31,19 @@ pub struct SysctlReport {
 
 impl Settings {
     /// Sets what is needed, remembering what was found the first time.
-    pub(super) fn apply(maps: &Maps) -> anyhow::Result<Self> {
+    pub(super) fn apply(maps: &Maps, snapshot: &Snapshot) -> anyhow::Result<Self> {
         let mut settings = Self::default();
+        keep_advertised_routes(maps, snapshot)?;
         for (name, value, reason) in sysctl::NEEDED {
             let now = match sysctl::read(name) {
                 Ok(found) if found == value => found,
                 Ok(found) => {
                     if maps.saved.get(&Text::new(name))?.is_none() {
-                        maps.saved.put(&[(Text::new(name), Text::new(&found))])?;
+                        let along = sysctl::swept_along(name)?;
+                        let along = along.iter().map(|(name, found)| (Text::new(name), Text::new(found)));
+                        let own = (Text::new(name), Text::new(&found));
+                        // Its own last: it says that all is remembered.
+                        maps.saved.put(&along.chain([own]).collect::<Vec<_>>())?;
                     }
                     sysctl::write(name, value).with_context(|| format!("needed because {reason}"))?;
                     info!(name, was = found, value, "sysctl set");
@@ -57,6 +62,24 @@ impl Settings {
     }
 }
 
+/// A host that begins to forward drops the default routes it has from router advertisements, and hears no more of them,
+/// unless `accept_ra` is 2.
+fn keep_advertised_routes(maps: &Maps, snapshot: &Snapshot) -> anyhow::Result<()> {
+    let uplinks =
+        snapshot.interfaces.iter().filter(|interface| snapshot.default_v6.contains(&interface.index));
+    for interface in uplinks {
+        let name = |setting| format!("net/ipv6/conf/{}/{setting}", interface.name);
+        let (accept, forwarding) = (name("accept_ra"), name("forwarding"));
+        let is = |name: &str, value: &str| sysctl::read(name).is_ok_and(|found| found == value);
+        if is(&forwarding, "0") && is(&accept, "1") {
+            maps.saved.put(&[(Text::new(&accept), Text::new("1"))])?;
+            sysctl::write(&accept, "2").context("needed to keep routes that routers advertise")?;
+            info!(name = accept, was = "1", value = "2", "sysctl set");
+        }
+    }
+    Ok(())
+}
+
 /// Remembers that these interfaces had no clsact qdisc before.
 pub(super) fn record_qdiscs(maps: &Maps, interfaces: Vec<String>) -> anyhow::Result<()> {
     let entries: Vec<(Text, Text)> =
@@ -71,7 +94,10 @@ pub(super) fn record_qdiscs(maps: &Maps, interfaces: Vec<String>) -> anyhow::Res
 /// Something cannot be changed back.
 pub async fn restore(maps: &Maps, links: &Links, snapshot: &Snapshot) -> anyhow::Result<Vec<String>> {
     let mut done = Vec::new();
-    for (key, value) in maps.saved.load()? {
+    let mut saved = maps.saved.load()?;
+    // Those that sweep others along go first.
+    saved.sort_by_key(|(key, _)| !sysctl::NEEDED.iter().any(|(name, ..)| *name == key.as_str()));
+    for (key, value) in saved {
         let (key, value) = (key.as_str(), value.as_str());
         if let Some(interface) = key.strip_prefix(QDISC) {
             let found = snapshot.interfaces.iter().find(|candidate| candidate.name == interface);
@@ -80,8 +106,12 @@ pub async fn restore(maps: &Maps, links: &Links, snapshot: &Snapshot) -> anyhow:
                 done.push(format!("qdisc clsact of {interface}"));
             }
         } else if key.starts_with("net/") {
-            sysctl::write(key, value)?;
-            done.push(format!("sysctl {key} = {value}"));
+            match sysctl::write(key, value) {
+                Ok(()) => done.push(format!("sysctl {key} = {value}")),
+                // As of an interface that is gone.
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
     Ok(done)

@@ -321,7 +321,7 @@ impl Maps {
             services: Hash::open_or_create(pins, map::SERVICES, MAX_SERVICES)?,
             sockets: Hash::open_lru(pins, map::SOCKETS)?,
             counters: Counters::open(pins)?,
-            saved: Hash::open_or_create(pins, SAVED, 1_024)?,
+            saved: Hash::open_or_create(pins, SAVED, 16_384)?,
         })
     }
 

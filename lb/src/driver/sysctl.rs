@@ -30,6 +30,41 @@ impl Error {
     }
 }
 
+/// What writing [`NEEDED`] forwarding changes besides, and writing the old value back would not bring back: names and
+/// values now. Forwarding of all interfaces is forwarding of each, and for IPv4 also decides about
+/// `accept_redirects` (`inet_forward_change`, `addrconf_forward_change`).
+///
+/// # Errors
+///
+/// A setting cannot be read.
+pub fn swept_along(name: &str) -> Result<Vec<(String, String)>, Error> {
+    let (conf, redirects) = match name {
+        "net/ipv4/ip_forward" => ("net/ipv4/conf", Some("net/ipv4/conf/all/accept_redirects")),
+        "net/ipv6/conf/all/forwarding" => ("net/ipv6/conf", None),
+        _ => return Ok(Vec::new()),
+    };
+    let failed = |source| Error { op: "list", name: conf.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(Path::new("/proc/sys").join(conf)).map_err(failed)? {
+        let interface = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        if interface != "all" {
+            found.push(format!("{conf}/{interface}/forwarding"));
+        }
+    }
+    found.extend(redirects.map(str::to_owned));
+    let mut values = Vec::new();
+    for name in found {
+        match read(&name) {
+            // Forwarding of all is off now, and so will the others be again; redirects will be on.
+            Ok(value) if (value == "0") == name.ends_with("/forwarding") => {}
+            Ok(value) => values.push((name, value)),
+            Err(error) if error.is_absent() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(values)
+}
+
 /// The value of a setting, its name written with slashes.
 ///
 /// # Errors

@@ -40,6 +40,27 @@ fn an_interface_that_is_not_there_fails_and_leaves_nothing() {
     scene.assert_no_residue();
 }
 
+/// Forwarding of all interfaces sweeps other settings along.
+#[test]
+fn a_host_that_did_not_forward_is_as_it_was_after_cleanup() {
+    root();
+    let topology = Topology::builder().build().unwrap();
+    let gateway = &topology.gateway;
+    for (name, value) in [
+        ("ipv4/ip_forward", "0"),
+        ("ipv6/conf/all/forwarding", "0"),
+        ("ipv4/conf/pod0/forwarding", "1"),
+        ("ipv6/conf/pod0/forwarding", "1"),
+        ("ipv4/conf/all/accept_redirects", "0"),
+    ] {
+        gateway.sysctl(name, value).unwrap();
+    }
+    let services = [web().with(topology.backends())];
+    let scene = Scene::start(topology, XdpMode::Native, &services);
+    scene.await_served();
+    scene.finish();
+}
+
 /// As when `--pin-dir` names the directory above.
 #[test]
 fn cleanup_leaves_alone_what_is_not_ours() {
