@@ -33,7 +33,9 @@ pub(super) struct Status {
 #[serde(rename_all = "camelCase")]
 struct State {
     running: bool,
-    synced: bool,
+    /// False without a daemon, whose report has it otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    synced: Option<bool>,
     data_path: Option<DataPath>,
     #[serde(flatten)]
     report: Option<Report>,
@@ -62,7 +64,8 @@ impl Status {
             None => None,
         };
         let synced = report.as_ref().is_some_and(|report| report.synced);
-        let state = State { running: report.is_some(), synced, data_path, report };
+        let state =
+            State { running: report.is_some(), synced: report.is_none().then_some(false), data_path, report };
         match self.output {
             Format::Json => json(&state)?,
             Format::Table => state.print(pin_dir)?,
