@@ -5,13 +5,16 @@ use clap::Args;
 
 use super::{PinDirArg, runtime};
 use crate::{
-    daemon::{self, cleanup::remove},
-    driver::pins::PinDir,
+    daemon::{
+        self,
+        cleanup::{foreign, remove},
+    },
+    driver::{attach, nft::Nft, pins::PinDir},
 };
 
 /// Detach and remove everything that Portico has set up in this network namespace
 ///
-/// Fails while a daemon is running. Connections that are translated are cut.
+/// Fails while a daemon is running, and for the state of another network namespace that is still there. Connections that are translated are cut.
 #[derive(Debug, Args)]
 pub(super) struct Cleanup {
     #[command(flatten)]
@@ -22,9 +25,24 @@ impl Cleanup {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let Some(pins) = PinDir::find(&self.pin_dir.pin_dir).filter(PinDir::exists) else {
             println!("nothing is pinned in {}", self.pin_dir.pin_dir.display());
+            if Nft::new().present().unwrap_or_default() {
+                bail!(
+                    "table inet portico is there, though: use the --pin-dir of its instance, or if that is gone, \
+                     `nft delete table inet portico`"
+                );
+            }
             return Ok(ExitCode::SUCCESS);
         };
         let lock = pins.lock()?;
+        if let Some(owner) = foreign(&pins)
+            && attach::is_on_interfaces(&pins)?
+        {
+            bail!(
+                "the state in {} belongs to another network namespace ({owner}), which is still there; run this in \
+                 it, or its nft table and kernel settings would be left behind",
+                pins.name().display()
+            );
+        }
         if let Some(report) = daemon::query()? {
             bail!(
                 "a daemon with --pin-dir {} runs in this network namespace and needs the nft table; stop it first",

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{Format, Row, list};
-use crate::driver::{cgroup, conntrack::Conntrack, nft::Nft, pins::PinDir, sysctl};
+use crate::driver::{cgroup, conntrack::Conntrack, nft::Nft, pins::PinDir, privileges, sysctl};
 
 /// Check what this machine has of what Portico needs
 ///
@@ -81,9 +81,13 @@ fn wish(what: &'static str, outcome: Result<String, String>, mend: &'static str)
 }
 
 fn root() -> Check {
-    let root = nix::unistd::geteuid().is_root();
-    let outcome = if root { Ok("root".to_owned()) } else { Err("not root".to_owned()) };
-    check("privileges", outcome, "run as root, or with CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN")
+    let outcome = match privileges::missing() {
+        _ if !nix::unistd::geteuid().is_root() => Err("not root".to_owned()),
+        Ok(missing) if missing.is_empty() => Ok("root".to_owned()),
+        Ok(missing) => Err(format!("root without {}", missing.join(", "))),
+        Err(error) => Err(error.to_string()),
+    };
+    check("privileges", outcome, "run as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN")
 }
 
 /// Linux 5.14 has the namespace cookie, the last of the things there is no way around.

@@ -11,7 +11,10 @@ use nix::sys::signal::{SigSet, Signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{PinDirArg, runtime};
-use crate::daemon::{self, NodePortAddresses, Options, Source, XdpChoice};
+use crate::{
+    daemon::{self, NodePortAddresses, Options, Source, XdpChoice},
+    driver::privileges,
+};
 
 /// Run the daemon in the foreground; it logs to stderr
 ///
@@ -74,6 +77,10 @@ impl Run {
             .init();
         if !nix::unistd::geteuid().is_root() {
             bail!("portico run needs root: it loads eBPF programs and writes nftables rules");
+        }
+        let missing = privileges::missing().context("cannot read the capabilities")?;
+        if !missing.is_empty() {
+            bail!("portico run needs {}, which this process lacks although it is root", missing.join(", "));
         }
         // Whoever started it may have blocked them, and a mask is inherited.
         SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]).thread_unblock()?;

@@ -9,14 +9,14 @@ use crate::model::{Protocol, Service, ServicePort, TrafficPolicy};
 /// nothing to translate, or if its labels say that it is not ours to serve.
 ///
 /// # Errors
-/// If it has no valid name, or has a cluster IP, port, protocol, type or policy that does not exist.
+/// If it has no valid name or no spec, or has a cluster IP, port, protocol, type or policy that does not exist.
 pub fn service(from: &v1::Service) -> Result<Converted<Service>, String> {
     let name = name::namespaced(&from.metadata)?;
     name::label("metadata.name", &name.name)?;
     if belongs_elsewhere(from.metadata.labels.as_ref()) {
         return Ok(Converted::none());
     }
-    let Some(spec) = &from.spec else { return Ok(Converted::none()) };
+    let spec = from.spec.as_ref().ok_or("spec is missing")?;
     let kind = spec.type_.as_deref().filter(|t| !t.is_empty()).unwrap_or("ClusterIP");
     let exposed = match kind {
         "ExternalName" => return Ok(Converted::none()),
@@ -60,7 +60,10 @@ pub fn service(from: &v1::Service) -> Result<Converted<Service>, String> {
     let ports = ports(spec.ports.as_deref().unwrap_or_default(), &mut defects)?;
 
     if listed.is_empty() {
-        notes.push("spec.clusterIP is empty, and a Service without cluster IP is not served".to_owned());
+        defects.push("spec.clusterIP is empty, and a Service without cluster IP is not served".to_owned());
+    }
+    if ports.is_empty() && spec.ports.as_ref().is_none_or(Vec::is_empty) {
+        defects.push("spec.ports is empty".to_owned());
     }
     let object = (!cluster_ips.is_empty()).then_some(Service {
         name,

@@ -22,7 +22,8 @@ pub async fn remove(pins: &PinDir) -> Vec<anyhow::Result<String>> {
 }
 
 /// The network namespace that the state belongs to, if it is another. State that cannot be read belongs to nobody.
-fn foreign(pins: &PinDir) -> Option<String> {
+#[must_use]
+pub fn foreign(pins: &PinDir) -> Option<String> {
     describe(&Maps::open(pins).ok()?).ok()?
 }
 

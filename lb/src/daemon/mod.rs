@@ -142,8 +142,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         Err(error) => Err(error),
     };
     if outcome.is_err() && !existed && !synced {
-        // It never served anything, so nobody misses it.
+        // It never served anything, so nobody misses it. What could not be set up cannot be removed either, which is
+        // no reason to leave the pins.
         cleanup::remove(&pins).await;
+        pins.remove()?;
     }
     outcome
 }

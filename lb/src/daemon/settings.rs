@@ -105,7 +105,7 @@ pub async fn restore(maps: &Maps, links: &Links, snapshot: &Snapshot) -> anyhow:
                 links.delete_clsact(found.index).await.with_context(|| format!("qdisc of {interface}"))?;
                 done.push(format!("qdisc clsact of {interface}"));
             }
-        } else if key.starts_with("net/") {
+        } else if key.starts_with("net/") && sysctl::read(key).is_ok_and(|now| now != value) {
             match sysctl::write(key, value) {
                 Ok(()) => done.push(format!("sysctl {key} = {value}")),
                 // As of an interface that is gone.

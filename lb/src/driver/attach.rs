@@ -37,6 +37,8 @@ pub enum Error {
     Replace { pin: PathBuf, source: io::Error },
     #[error("cannot pin the attachment {pin}")]
     Pin { pin: PathBuf, source: aya::pin::PinError },
+    #[error("cannot read the attachment {pin}")]
+    Read { pin: PathBuf, source: io::Error },
     #[error("cannot remove the attachment {pin}")]
     Unpin { pin: PathBuf, source: io::Error },
 }
@@ -119,6 +121,22 @@ pub fn attached(pins: &PinDir) -> Result<Attached, pins::Error> {
         }
     }
     Ok(attached)
+}
+
+/// Whether any pinned attachment is still on an interface, which ends with the interface's network namespace.
+///
+/// # Errors
+///
+/// The pins cannot be listed, or a link cannot be asked.
+pub fn is_on_interfaces(pins: &PinDir) -> Result<bool, Error> {
+    for name in pins.link_names()?.iter().filter(|name| !name.starts_with("cgroup-")) {
+        let pin = pins.links().join(name);
+        let index = sys::open_pin(&pin).and_then(|link| sys::link_info(link.as_fd()));
+        if index.map_err(|source| Error::Read { pin, source })?.0 != 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Attaches XDP to an interface in one mode; an attachment in the other mode is removed first, because the kernel

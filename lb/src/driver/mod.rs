@@ -10,6 +10,7 @@ pub mod maps;
 pub mod nft;
 pub mod objects;
 pub mod pins;
+pub mod privileges;
 pub mod probe;
 mod sys;
 pub mod sysctl;

@@ -84,6 +84,31 @@ fn cleanup_leaves_alone_what_is_not_ours() {
     scene.finish();
 }
 
+/// They would share the nft table and its labels.
+#[test]
+fn a_second_daemon_in_a_network_namespace_does_not_start() {
+    root();
+    let scene = Scene::with_two_backends(XdpMode::Native);
+    let other = scene.bpffs().join("other");
+    let run = |arguments: &[&str]| {
+        let mut command = scene.topology.gateway.command(BINARY);
+        command.args(arguments).arg("--pin-dir").arg(&other);
+        output(&mut command)
+    };
+    let manifests = scene.manifests.directory().display().to_string();
+    let cgroup = scene.cgroup.path().display().to_string();
+    let second = run(&["run", "--manifests", &manifests, "--cgroup", &cgroup, "--interface", "eth0"]);
+    assert_eq!(second.code, Some(1), "{second:?}");
+    assert!(second.stderr.contains("another portico daemon runs in this network namespace"), "{second:?}");
+    assert!(!other.exists(), "what it made for itself is gone");
+    let status = run(&["status"]);
+    assert!(status.stdout.contains("not running") && status.stdout.contains("another daemon"), "{status:?}");
+    for to in outside() {
+        scene.client().tcp_once(to).unwrap();
+    }
+    scene.finish();
+}
+
 #[test]
 fn instances_side_by_side_do_not_know_of_each_other() {
     root();

@@ -152,10 +152,19 @@ fn leaves_alone_what_is_not_ours() {
             from["metadata"]["labels"] = json!({label: ""});
             assert_eq!(convert(from), Ok(Converted::none()), "{label}");
         }
-        let got = convert(with(f, json!({"clusterIP": ""}), json!({}))).expect("understood");
-        assert_eq!((got.object, got.defects.len(), got.notes.len()), (None, 0, 1));
     }
-    assert_eq!(convert(json!({"metadata": {"name": "a", "namespace": "b"}})), Ok(Converted::none()));
+}
+
+#[test]
+fn what_is_cut_short_is_defective() {
+    for f in &FAMILIES {
+        let got = convert(with(f, json!({"clusterIP": ""}), json!({}))).expect("understood");
+        assert_eq!((got.object, got.defects.len(), got.notes.len()), (None, 1, 0));
+        let got = convert(with(f, json!({"ports": []}), json!({}))).expect("understood");
+        assert_eq!(got.defects, ["spec.ports is empty"]);
+    }
+    let bare = convert(json!({"metadata": {"name": "a", "namespace": "b"}}));
+    assert_eq!(bare, Err("spec is missing".to_owned()));
 }
 
 #[test]

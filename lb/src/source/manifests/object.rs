@@ -69,9 +69,11 @@ impl Object {
     pub(super) fn read(kind: Kind, value: Value) -> Self {
         match kind {
             Kind::Service => Self::Service(convert(value, convert::service as fn(&v1::Service) -> _)),
-            Kind::Slice => {
-                Self::Slice(convert(value, convert::slice as fn(&discovery::v1::EndpointSlice) -> _))
-            }
+            // Either may be null or empty, but a file cut short lacks them, and would leave a Service without endpoints.
+            Kind::Slice => match ["endpoints", "ports"].iter().find(|key| value.get(key).is_none()) {
+                Some(key) => Self::Slice(Err(format!("{key} is missing ([] if there are none)"))),
+                None => Self::Slice(convert(value, convert::slice as fn(&discovery::v1::EndpointSlice) -> _)),
+            },
             Kind::Node => Self::Node(convert(value, convert::node as fn(&v1::Node) -> _)),
         }
     }

@@ -49,6 +49,10 @@ impl Reader<'_> {
                 None if !is_named(&object) && !object.contains_key("items") => {
                     return self.lose(place, &format!("{version} {kind} without a name"));
                 }
+                // No such kind exists, so it may be one of ours, misspelt.
+                None if !exists(version, kind) => {
+                    return self.lose(place, &format!("{version} {kind} is not read here"));
+                }
                 // It is no object of ours, whatever is in it.
                 None => return self.note(place, &format!("{version} {kind} is not read here")),
             },
@@ -72,6 +76,33 @@ impl Reader<'_> {
     fn lose(&mut self, place: &str, problem: &str) {
         self.note(place, problem);
         self.page.incomplete = true;
+    }
+}
+
+/// The kinds of the core group that are not read.
+const CORE: [&str; 15] = [
+    "Binding",
+    "ComponentStatus",
+    "ConfigMap",
+    "Endpoints",
+    "Event",
+    "LimitRange",
+    "Namespace",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PodTemplate",
+    "ReplicationController",
+    "ResourceQuota",
+    "Secret",
+    "ServiceAccount",
+];
+
+/// Whether there is such a kind; of groups from which nothing is read all are thought to exist.
+fn exists(version: &str, kind: &str) -> bool {
+    match version.rsplit_once('/') {
+        None => version == "v1" && CORE.contains(&kind.strip_suffix("List").unwrap_or(kind)),
+        Some((group, _)) => group != "discovery.k8s.io",
     }
 }
 

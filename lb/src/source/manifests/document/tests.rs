@@ -182,7 +182,8 @@ fn an_object_without_identity_is_lost() {
 fn other_kinds_are_reported_and_otherwise_ignored() {
     for kind in [
         "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}",
-        "{apiVersion: v2, kind: Service, metadata: {name: web}}",
+        "{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: web}}",
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: web}}",
         "{apiVersion: v1, kind: PodList, items: [1]}",
     ] {
         let contents = yaml(&format!("{kind}\n---\n{NODE}"));
@@ -196,6 +197,29 @@ fn other_kinds_are_reported_and_otherwise_ignored() {
 fn a_kind_without_a_name_may_be_one_of_ours_cut_short() {
     let contents = yaml("apiVersion: v1\nkind: Serv");
     assert_eq!(lost(&contents), "line 1: v1 Serv without a name");
+}
+
+#[test]
+fn a_kind_that_does_not_exist_may_be_one_of_ours_misspelt() {
+    for kind in ["v2, kind: Service", "v1, kind: Servic", "discovery.k8s.io/v1, kind: EndpointSlices"] {
+        let contents = yaml(&format!("{{apiVersion: {kind}, metadata: {{name: web}}}}"));
+        assert!(lost(&contents).ends_with("is not read here"), "{kind}");
+    }
+}
+
+#[test]
+fn a_slice_without_its_lists_is_cut_short() {
+    let head = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+                metadata: {name: a, labels: {kubernetes.io/service-name: web}}\naddressType: IPv6\n";
+    for (rest, missing) in [
+        ("ports: []", Some("endpoints is missing ([] if there are none)")),
+        ("endpoints: []", Some("ports is missing ([] if there are none)")),
+        ("ports: null\nendpoints: null", None),
+    ] {
+        let contents = yaml(&format!("{head}{rest}"));
+        let [(_, (_, object))] = contents.objects.as_slice() else { panic!("{rest}: no object") };
+        assert_eq!(object.rejected().map(|r| r.rsplit(": ").next().unwrap()), missing, "{rest}");
+    }
 }
 
 #[test]
