@@ -145,7 +145,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         // It never served anything, so nobody misses it. What could not be set up cannot be removed either, which is
         // no reason to leave the pins.
         cleanup::remove(&pins).await;
-        pins.remove()?;
+        if let Err(error) = pins.remove() {
+            warn!(reason = chain(&error), "pins are left behind");
+        }
     }
     outcome
 }

@@ -173,14 +173,17 @@ impl PinDir {
     }
 
     /// Removes all pins of ours, links without another holder detach; and the directory, unless there is something else
-    /// in it. By the maps we are known here, so they go last.
+    /// in it. By the maps we are known here, so they go last. A directory that is not there has none.
     ///
     /// # Errors
     ///
     /// Something in it cannot be removed.
     pub fn remove(&self) -> Result<(), Error> {
-        let list = |source| Error::Io { op: "list", path: self.path.clone(), source };
-        for dir in [self.links()].into_iter().chain(self.layouts().map_err(list)?) {
+        let layouts = match self.layouts() {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+            layouts => layouts.map_err(|source| Error::Io { op: "list", path: self.path.clone(), source })?,
+        };
+        for dir in [self.links()].into_iter().chain(layouts) {
             match fs::remove_dir_all(&dir) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::Io { op: "remove", path: dir, source });
