@@ -28,12 +28,17 @@ fn portico_tc_l3(ctx: TcContext) -> i32 {
     classify(&ctx, false)
 }
 
+/// `VLAN_VID_MASK`.
+const VLAN_ID: u32 = 0xfff;
+
 /// Leaves the verdict to the programs and filters after this one.
 #[inline(always)]
 fn classify(ctx: &TcContext, link_layer: bool) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the context is valid for the duration of the program.
-    let tagged = unsafe { (*skb).vlan_present } != 0;
+    let (present, tci) = unsafe { ((*skb).vlan_present, (*skb).vlan_tci) };
+    // A tag for VLAN 0 carries nothing but a priority (IEEE 802.1Q), and the packet is routed as if it had none.
+    let tagged = present != 0 && tci & VLAN_ID != 0;
     let decision = if tagged {
         // The VLAN device would overwrite the label from the tag's priority, and sees the packet next.
         Decision::pass(Counter::Vlan)
