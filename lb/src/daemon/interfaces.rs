@@ -79,8 +79,8 @@ impl Interfaces {
         })
     }
 
-    /// Attaches to what is there and not attached yet, and forgets what is gone. With `strict` the first failure ends
-    /// it; otherwise each is logged and the rest goes on.
+    /// Attaches to what is there and not attached yet, and forgets what is gone. With `strict` it fails if there is an
+    /// interface that was named, or no interface at all, to which it cannot attach; other failures are logged.
     pub(super) fn attach(
         &mut self,
         objects: &mut Objects,
@@ -89,6 +89,7 @@ impl Interfaces {
         strict: bool,
     ) -> anyhow::Result<()> {
         let wanted: Vec<Interface> = self.wanted(snapshot).into_iter().cloned().collect();
+        let mut failed = None;
         for interface in &wanted {
             if self.attached.get(&interface.name).is_some_and(|known| known.index == interface.index) {
                 continue;
@@ -100,15 +101,19 @@ impl Interfaces {
                     self.failures.remove(&interface.name);
                     self.attached.insert(interface.name.clone(), attached);
                 }
-                Err(error) if strict => return Err(error),
+                Err(error) if strict && !self.named.is_empty() => return Err(error),
                 Err(error) => {
                     let reason = format!("{error:#}");
                     if self.failures.get(&interface.name) != Some(&reason) {
                         warn!(interface = interface.name, reason, "cannot attach, will be tried again");
                         self.failures.insert(interface.name.clone(), reason);
                     }
+                    failed = Some(error);
                 }
             }
+        }
+        if let Some(error) = failed.filter(|_| strict && self.attached.is_empty()) {
+            return Err(error);
         }
         self.detach_others(pins, &wanted)
     }
