@@ -48,9 +48,7 @@ fn a_tagged_client_is_served(xdp: XdpMode) {
 fn a_client_tagged_with_a_priority_only_is_served(xdp: XdpMode) {
     const PRIORITY_3: [u8; 4] = [0x81, 0x00, 0x60, 0x00];
     const PORT: u16 = 7_000;
-    if !root() {
-        return;
-    }
+    root();
     let scene = Scene::with_two_backends(xdp);
     let client = &scene.topology.client;
     let mac = |ns: &Netns| {
