@@ -91,9 +91,11 @@ impl DataPath {
         let attached = attach::attached(pins)?;
         let maps = Maps::exist(pins).then(|| Maps::open(pins)).transpose()?;
         let (frontends, backends, other_namespace) = match &maps {
-            Some(maps) => {
-                (maps.frontends.load()?.len(), maps.backends.load()?.len(), daemon::describe(maps)?.is_some())
-            }
+            Some(maps) => (
+                maps.frontends.load()?.len(),
+                maps.backends.load()?.len(),
+                daemon::describe(&maps.saved)?.is_some(),
+            ),
             None => (0, 0, false),
         };
         let nft_table = match Nft::new().present() {

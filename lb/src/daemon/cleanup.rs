@@ -24,7 +24,7 @@ pub async fn remove(pins: &PinDir) -> Vec<anyhow::Result<String>> {
 /// The network namespace that the state belongs to, if it is another. State that cannot be read belongs to nobody.
 #[must_use]
 pub fn foreign(pins: &PinDir) -> Option<String> {
-    describe(&Maps::open(pins).ok()?).ok()?
+    describe(&Maps::saved(pins).ok()?).ok()?
 }
 
 async fn remove_from_namespace(pins: &PinDir) -> Vec<anyhow::Result<String>> {
@@ -36,8 +36,8 @@ async fn remove_from_namespace(pins: &PinDir) -> Vec<anyhow::Result<String>> {
     match links.snapshot().await {
         Ok(snapshot) => {
             outcomes.extend(detach_all(pins, &snapshot).err().map(|error| Err(error.into())));
-            if let Ok(maps) = Maps::open(pins) {
-                match restore(&maps, &links, &snapshot).await {
+            if let Ok(saved) = Maps::saved(pins) {
+                match restore(&saved, &links, &snapshot).await {
                     Ok(done) => outcomes.extend(done.into_iter().map(|what| Ok(format!("restored {what}")))),
                     Err(error) => outcomes.push(Err(error)),
                 }

@@ -41,8 +41,6 @@ impl fmt::Display for XdpChoice {
     }
 }
 
-const OFF: &str = "off";
-
 /// The interfaces that packets for frontends arrive on.
 #[derive(Debug)]
 pub(super) struct Interfaces {
@@ -118,17 +116,25 @@ impl Interfaces {
         self.detach_others(pins, &wanted)
     }
 
-    /// Forgets attachments whose pins are gone, so that they are made anew.
-    pub(super) fn forget_lost(&mut self, pins: &PinDir) {
-        let Ok(found) = attach::attached(pins) else { return };
-        self.attached.retain(|name, attached| {
-            let tc = attached.tc == TcMode::Clsact || found.tcx.contains(name);
-            let xdp = attached.xdp.mode == OFF
-                || found.xdp.iter().any(|(device, _)| *device == attached.xdp.device);
-            if !(tc && xdp) {
-                warn!(interface = name, "somebody detached it");
+    /// Forgets the interfaces from which somebody has detached a program, so that [`Interfaces::attach`] puts it back.
+    /// Filters of clsact are not looked at.
+    pub(super) fn forget_detached(&mut self, pins: &PinDir) {
+        let now = match attach::attached_now(pins) {
+            Ok(now) => now,
+            Err(error) => {
+                warn!(reason = chain(&error), "cannot look at the attachments");
+                return;
             }
-            tc && xdp
+        };
+        self.attached.retain(|name, Attached { tc, xdp, .. }| {
+            let on =
+                |(device, mode): &(String, XdpMode)| *device == xdp.device && mode.to_string() == xdp.mode;
+            let whole =
+                (*tc != TcMode::Tcx || now.tcx.contains(name)) && (xdp.is_off() || now.xdp.iter().any(on));
+            if !whole {
+                warn!(interface = name, "somebody has detached a program");
+            }
+            whole
         });
     }
 
@@ -146,10 +152,10 @@ impl Interfaces {
         let absent =
             self.named.iter().filter(|name| !self.attached.contains_key(*name)).map(|name| InterfaceReport {
                 name: name.clone(),
-                tc: OFF.to_owned(),
+                tc: XdpReport::OFF.to_owned(),
                 xdp: XdpReport {
                     device: name.clone(),
-                    mode: OFF.to_owned(),
+                    mode: XdpReport::OFF.to_owned(),
                     reason: self
                         .failures
                         .get(name)
@@ -209,7 +215,11 @@ impl Interfaces {
         device: &Interface,
         ethernet: bool,
     ) -> anyhow::Result<XdpReport> {
-        let off = |reason: String| XdpReport { device: device.name.clone(), mode: OFF.to_owned(), reason };
+        let off = |reason: String| XdpReport {
+            device: device.name.clone(),
+            mode: XdpReport::OFF.to_owned(),
+            reason,
+        };
         let choices: &[XdpMode] = match self.xdp {
             XdpChoice::Off => {
                 attach::detach_xdp(pins, &device.name)?;

@@ -404,7 +404,7 @@ impl Daemon {
 
     /// Mends attachments and kernel settings that somebody removed or changed.
     fn settle_in(&mut self) {
-        self.interfaces.forget_lost(&self.pins);
+        self.interfaces.forget_detached(&self.pins);
         self.attach();
         match Settings::apply(&self.reconciler.kernel().maps, &self.snapshot) {
             Ok(settings) => self.settings = settings,

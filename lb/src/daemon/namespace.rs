@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::driver::{
-    maps::{Maps, Text},
+    maps::{Hash, Maps, Text},
     pins::PinDir,
 };
 
@@ -39,15 +39,15 @@ pub fn cookie() -> io::Result<u64> {
 /// # Errors
 ///
 /// The state cannot be read.
-pub fn describe(maps: &Maps) -> anyhow::Result<Option<String>> {
+pub fn describe(saved: &Hash<Text, Text>) -> anyhow::Result<Option<String>> {
     let own = cookie().context("cannot identify the network namespace")?.to_string();
-    let owner = maps.saved.get(&Text::new(KEY))?;
+    let owner = saved.get(&Text::new(KEY))?;
     Ok(owner.map(|text| text.as_str().to_owned()).filter(|owner| *owner != own))
 }
 
 /// Makes sure that the pinned state belongs to the calling thread's namespace.
 pub(super) fn claim(maps: &Maps, pins: &PinDir) -> anyhow::Result<()> {
-    if describe(maps)?.is_some() {
+    if describe(&maps.saved)?.is_some() {
         bail!(
             "the state in {} belongs to another network namespace; choose another --pin-dir, or remove it with \
              `portico cleanup` if that namespace is gone",

@@ -81,6 +81,14 @@ pub struct XdpReport {
     pub reason: String,
 }
 
+impl XdpReport {
+    pub(super) const OFF: &str = "off";
+
+    pub(super) fn is_off(&self) -> bool {
+        self.mode == Self::OFF
+    }
+}
+
 impl std::fmt::Display for XdpReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} on {}", self.mode, self.device)?;

@@ -6,7 +6,7 @@ use tracing::info;
 
 use crate::driver::{
     link::{Links, Snapshot},
-    maps::{Maps, Text},
+    maps::{Hash, Maps, Text},
     sysctl,
 };
 
@@ -92,9 +92,13 @@ pub(super) fn record_qdiscs(maps: &Maps, interfaces: Vec<String>) -> anyhow::Res
 /// # Errors
 ///
 /// Something cannot be changed back.
-pub async fn restore(maps: &Maps, links: &Links, snapshot: &Snapshot) -> anyhow::Result<Vec<String>> {
+pub async fn restore(
+    saved: &Hash<Text, Text>,
+    links: &Links,
+    snapshot: &Snapshot,
+) -> anyhow::Result<Vec<String>> {
     let mut done = Vec::new();
-    let mut saved = maps.saved.load()?;
+    let mut saved = saved.load()?;
     // Those that sweep others along go first.
     saved.sort_by_key(|(key, _)| !sysctl::NEEDED.iter().any(|(name, ..)| *name == key.as_str()));
     for (key, value) in saved {

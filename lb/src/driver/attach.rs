@@ -123,6 +123,23 @@ pub fn attached(pins: &PinDir) -> Result<Attached, pins::Error> {
     Ok(attached)
 }
 
+/// As [`attached`], without what the kernel or somebody else has detached since.
+///
+/// # Errors
+///
+/// The pins cannot be listed.
+pub fn attached_now(pins: &PinDir) -> Result<Attached, pins::Error> {
+    let mut attached = attached(pins)?;
+    let live = |pin: &Path| {
+        sys::open_pin(pin)
+            .and_then(|link| sys::link_info(link.as_fd()))
+            .is_ok_and(|(interface, _)| interface != 0)
+    };
+    attached.xdp.retain(|(interface, mode)| live(&xdp_pin(pins, interface, *mode)));
+    attached.tcx.retain(|interface| live(&tcx_pin(pins, interface)));
+    Ok(attached)
+}
+
 /// Whether any pinned attachment is still on an interface, which ends with the interface's network namespace.
 ///
 /// # Errors

@@ -46,18 +46,17 @@ pub struct Hash<K, V> {
 }
 
 impl<K: Pod, V: Pod> Hash<K, V> {
-    fn open(pins: &PinDir, name: &'static str) -> Result<Self, Error> {
-        let (map, fd) = open(pins, name)?;
+    fn open(path: PathBuf, name: &'static str) -> Result<Self, Error> {
+        let (map, fd) = open(path, name)?;
         Ok(Self { name, map: Map::HashMap(map), fd, entry: PhantomData })
     }
 
-    fn open_lru(pins: &PinDir, name: &'static str) -> Result<Self, Error> {
-        let (map, fd) = open(pins, name)?;
+    fn open_lru(path: PathBuf, name: &'static str) -> Result<Self, Error> {
+        let (map, fd) = open(path, name)?;
         Ok(Self { name, map: Map::LruHashMap(map), fd, entry: PhantomData })
     }
 
-    fn open_or_create(pins: &PinDir, name: &'static str, max_entries: u32) -> Result<Self, Error> {
-        let path = pins.maps().join(name);
+    fn open_or_create(path: PathBuf, name: &'static str, max_entries: u32) -> Result<Self, Error> {
         if !path.exists() {
             let (key, value) = (size_of::<K>() as u32, size_of::<V>() as u32);
             let map = aya_obj::Map::new_from_params(
@@ -68,9 +67,9 @@ impl<K: Pod, V: Pod> Hash<K, V> {
                 BPF_F_NO_PREALLOC,
             );
             let map = MapData::create(map, name, None).map_err(|source| Error::Create { name, source })?;
-            map.pin(&path).map_err(|source| Error::Pin { name, path, source })?;
+            map.pin(&path).map_err(|source| Error::Pin { name, path: path.clone(), source })?;
         }
-        Self::open(pins, name)
+        Self::open(path, name)
     }
 
     fn typed(&self) -> Result<BpfHashMap<&MapData, K, V>, Error> {
@@ -129,8 +128,7 @@ impl<K: Pod, V: Pod> Hash<K, V> {
 }
 
 /// Opens a pinned map twice: once for aya, and once for the calls aya does not have.
-fn open(pins: &PinDir, name: &'static str) -> Result<(MapData, OwnedFd), Error> {
-    let path = pins.maps().join(name);
+fn open(path: PathBuf, name: &'static str) -> Result<(MapData, OwnedFd), Error> {
     let data = MapData::from_pin(&path);
     let data = data.map_err(|source| Error::Open { name, path: path.clone(), source })?;
     match sys::open_pin(&path) {
@@ -148,7 +146,7 @@ pub struct MaglevTables {
 
 impl MaglevTables {
     fn open(pins: &PinDir) -> Result<Self, Error> {
-        let (map, fd) = open(pins, map::MAGLEV)?;
+        let (map, fd) = open(pins.maps().join(map::MAGLEV), map::MAGLEV)?;
         Ok(Self { map: Map::HashOfMaps(map), fd })
     }
 
@@ -243,7 +241,7 @@ pub struct Counters {
 
 impl Counters {
     fn open(pins: &PinDir) -> Result<Self, Error> {
-        Ok(Self { map: Map::PerCpuArray(open(pins, map::COUNTERS)?.0) })
+        Ok(Self { map: Map::PerCpuArray(open(pins.maps().join(map::COUNTERS), map::COUNTERS)?.0) })
     }
 
     /// Sums over all CPUs, of every counter that each hook has.
@@ -300,11 +298,10 @@ pub struct Maps {
     pub services: Hash<u32, Name>,
     pub sockets: Hash<SocketKey, SocketPeer>,
     pub counters: Counters,
-    /// What the host looked like before us: setting to value.
+    /// What the host looked like before us: setting to value. It has no part in the layout's version, so that whichever
+    /// version cleans up knows it.
     pub saved: Hash<Text, Text>,
 }
-
-const SAVED: &str = "SAVED";
 
 impl Maps {
     /// Opens the maps pinned by the programs' loader, and makes those that no program uses.
@@ -313,16 +310,26 @@ impl Maps {
     ///
     /// One is missing, or of another kind.
     pub fn open(pins: &PinDir) -> Result<Self, Error> {
+        let pin = |name: &str| pins.maps().join(name);
         Ok(Self {
-            frontends: Hash::open(pins, map::FRONTENDS)?,
-            backends: Hash::open(pins, map::BACKENDS)?,
+            frontends: Hash::open(pin(map::FRONTENDS), map::FRONTENDS)?,
+            backends: Hash::open(pin(map::BACKENDS), map::BACKENDS)?,
             maglev: MaglevTables::open(pins)?,
-            node_addresses: Hash::open(pins, map::NODE_ADDRS)?,
-            services: Hash::open_or_create(pins, map::SERVICES, MAX_SERVICES)?,
-            sockets: Hash::open_lru(pins, map::SOCKETS)?,
+            node_addresses: Hash::open(pin(map::NODE_ADDRS), map::NODE_ADDRS)?,
+            services: Hash::open_or_create(pin(map::SERVICES), map::SERVICES, MAX_SERVICES)?,
+            sockets: Hash::open_lru(pin(map::SOCKETS), map::SOCKETS)?,
             counters: Counters::open(pins)?,
-            saved: Hash::open_or_create(pins, SAVED, 16_384)?,
+            saved: Hash::open_or_create(pins.saved(), "SAVED", 16_384)?,
         })
+    }
+
+    /// What is remembered of the host, by whichever version.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is.
+    pub fn saved(pins: &PinDir) -> Result<Hash<Text, Text>, Error> {
+        Hash::open(pins.saved(), "SAVED")
     }
 
     /// Whether maps of this layout are pinned.

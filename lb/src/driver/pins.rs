@@ -3,6 +3,7 @@
 //! ```text
 //! <pin dir>/maps-v<SCHEMA>/FRONTENDS ...    survive the daemon, shared by all programs
 //! <pin dir>/links/xdp-native-eth0 ...       attachments; removing one detaches its program
+//! <pin dir>/saved                           what the host looked like before us
 //! ```
 
 use std::{
@@ -115,6 +116,12 @@ impl PinDir {
         self.path.join(format!("{LAYOUT}{SCHEMA}"))
     }
 
+    /// Pin of the map that remembers the host as it was.
+    #[must_use]
+    pub fn saved(&self) -> PathBuf {
+        self.path.join("saved")
+    }
+
     /// Pins of attachments.
     #[must_use]
     pub fn links(&self) -> PathBuf {
@@ -190,6 +197,12 @@ impl PinDir {
                 }
                 _ => {}
             }
+        }
+        match fs::remove_file(self.saved()) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Io { op: "remove", path: self.saved(), source });
+            }
+            _ => {}
         }
         // Fails where it is shared, or is the mount point.
         let _ = fs::remove_dir(&self.path);
