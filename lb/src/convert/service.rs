@@ -9,7 +9,7 @@ use crate::model::{Protocol, Service, ServicePort, TrafficPolicy};
 /// nothing to translate, or if its labels say that it is not ours to serve.
 ///
 /// # Errors
-/// If it has no valid name or no spec, or has a cluster IP, port, protocol, type or policy that does not exist.
+/// If it has no valid name, cluster IP or port, or has a cluster IP, port, protocol, type or policy that does not exist.
 pub fn service(from: &v1::Service) -> Result<Converted<Service>, String> {
     let name = name::namespaced(&from.metadata)?;
     name::label("metadata.name", &name.name)?;
@@ -27,6 +27,13 @@ pub fn service(from: &v1::Service) -> Result<Converted<Service>, String> {
     let listed = listed_cluster_ips(spec);
     if listed.iter().any(|(_, ip)| *ip == "None") {
         return Ok(Converted::none());
+    }
+    // The API server assigns the one and demands the others, so this is a manifest, or what there is of one.
+    if listed.is_empty() {
+        return Err("spec.clusterIP is empty, and a Service without cluster IP is not served".to_owned());
+    }
+    if spec.ports.as_ref().is_none_or(Vec::is_empty) {
+        return Err("spec.ports is empty".to_owned());
     }
 
     let mut defects = Vec::new();
@@ -59,12 +66,6 @@ pub fn service(from: &v1::Service) -> Result<Converted<Service>, String> {
     }
     let ports = ports(spec.ports.as_deref().unwrap_or_default(), &mut defects)?;
 
-    if listed.is_empty() {
-        defects.push("spec.clusterIP is empty, and a Service without cluster IP is not served".to_owned());
-    }
-    if ports.is_empty() && spec.ports.as_ref().is_none_or(Vec::is_empty) {
-        defects.push("spec.ports is empty".to_owned());
-    }
     let object = (!cluster_ips.is_empty()).then_some(Service {
         name,
         created: from.metadata.creation_timestamp.as_ref().map(|t| t.0.as_second()),

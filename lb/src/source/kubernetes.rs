@@ -19,6 +19,7 @@ use kube::{
     Api, Client, Config, Resource,
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
+    core::DeserializeGuard,
     runtime::{
         utils::Backoff as _,
         watcher::{self, DefaultBackoff, watcher},
@@ -117,7 +118,8 @@ async fn configuration(kubeconfig: Option<PathBuf>) -> Result<Config, Error> {
 
 /// The watch of a kind `K`, which is a `T` here.
 struct Watch<K, T> {
-    api: Api<K>,
+    /// Guarded, or one object that is not as it should be would hide all others.
+    api: Api<DeserializeGuard<K>>,
     config: watcher::Config,
     /// The URL that is watched.
     place: String,
@@ -173,7 +175,7 @@ where
                     continue;
                 }
                 Some(Ok(watcher::Event::InitApply(object))) => {
-                    listed.push((name(&object), (self.convert)(&object)));
+                    listed.push((name(&object), self.read(object)));
                     continue;
                 }
                 Some(Ok(watcher::Event::InitDone)) => {
@@ -181,7 +183,8 @@ where
                     events.send((self.event)(Change::Reset(std::mem::take(&mut listed)))).await?;
                 }
                 Some(Ok(watcher::Event::Apply(object))) => {
-                    events.send((self.event)(Change::Apply(name(&object), (self.convert)(&object)))).await?;
+                    let name = name(&object);
+                    events.send((self.event)(Change::Apply(name, self.read(object)))).await?;
                 }
                 Some(Ok(watcher::Event::Delete(object))) => {
                     events.send((self.event)(Change::Delete(name(&object)))).await?;
@@ -194,6 +197,10 @@ where
                 events.send(self.trouble(Vec::new())).await?;
             }
         }
+    }
+
+    fn read(&self, object: DeserializeGuard<K>) -> Outcome<T> {
+        object.0.map_err(|invalid| invalid.error).and_then(|object| (self.convert)(&object))
     }
 
     fn trouble(&self, problems: Vec<String>) -> Event {

@@ -15,7 +15,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Config,
-    api::{DeleteParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use portico::{
@@ -449,6 +449,26 @@ async fn one_forbidden_kind_does_not_hold_up_the_others() {
     f.until("creation", |k| k.names() == ["a"]).await;
     cluster.server().forbid(None);
     f.until("nodes", |k| k.resets == [1, 1, 1] && k.troubles.is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_object_of_the_wrong_shape_hides_no_other() {
+    let (cluster, mut f) = followed().await;
+    let shapeless = json!({"metadata": {"name": "b"}, "spec": {"ports": "eighty"}});
+    let kind = ApiResource::erase::<ApiService>(&());
+    let services: Api<DynamicObject> =
+        Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &kind);
+    services.create(&PostParams::default(), &parse(shapeless)).await.expect("create");
+    f.until("rejection", |k| matches!(k.services.get("b"), Some(Err(reason)) if reason.contains("eighty")))
+        .await;
+    cluster.create_service("c").await;
+    f.until("creation after it", |k| k.port("c") == Some(80)).await;
+    assert_eq!((f.known.resets, f.known.troubles.len()), ([1, 1, 1], 0));
+
+    let mut another = cluster.follow();
+    another.until("first state", Known::synced).await;
+    assert_eq!(another.known.names(), ["a", "b", "c"]);
+    assert_eq!((another.known.port("a"), another.known.troubles.len()), (Some(80), 0));
 }
 
 #[tokio::test]

@@ -156,12 +156,11 @@ fn leaves_alone_what_is_not_ours() {
 }
 
 #[test]
-fn what_is_cut_short_is_defective() {
+fn refuses_what_is_cut_short() {
     for f in &FAMILIES {
-        let got = convert(with(f, json!({"clusterIP": ""}), json!({}))).expect("understood");
-        assert_eq!((got.object, got.defects.len(), got.notes.len()), (None, 1, 0));
-        let got = convert(with(f, json!({"ports": []}), json!({}))).expect("understood");
-        assert_eq!(got.defects, ["spec.ports is empty"]);
+        let got = convert(with(f, json!({"clusterIP": ""}), json!({})));
+        assert!(got.is_err_and(|reason| reason.starts_with("spec.clusterIP is empty")));
+        assert_eq!(convert(with(f, json!({"ports": []}), json!({}))), Err("spec.ports is empty".to_owned()));
     }
     let bare = convert(json!({"metadata": {"name": "a", "namespace": "b"}}));
     assert_eq!(bare, Err("spec is missing".to_owned()));

@@ -43,6 +43,8 @@ pub(super) fn read(name: &str, text: &str, format: Format, clean: &Clean) -> Con
         Format::Yaml => split(text),
     };
     let mut contents = Contents::default();
+    // Whether the file may end within its last object.
+    let mut cut = false;
     let mut parsed = parse_all(name, &documents, format, clean).into_iter();
     for document in &documents {
         let entries = match clean.get(&document.hash) {
@@ -62,8 +64,10 @@ pub(super) fn read(name: &str, text: &str, format: Format, clean: &Clean) -> Con
                 page.entries
             }
         };
+        cut = format == Format::Yaml && entries.last().is_some_and(|(_, object)| object.rejected().is_some());
         contents.objects.extend(entries.into_iter().map(|entry| (document.line, entry)));
     }
+    contents.incomplete |= cut;
     contents
 }
 
