@@ -176,12 +176,4 @@ fn write<F: Family>(ctx: &SockAddrContext, addr: &Addr, port: [u8; 2]) {
     unsafe { (*ctx.sock_addr).user_port = u32::from_ne_bytes([port[0], port[1], 0, 0]) };
 }
 
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// Helpers and kernel functions that only GPL-compatible programs may call accept this licence.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+tables::program!();

@@ -12,9 +12,9 @@ use aya_ebpf::{
 use datapath::{
     abi::{Counter, Hint, Hook, Label},
     decide::{Decision, decide},
-    packet::{Frame, ethernet, network},
+    packet::{ethernet, network},
 };
-use tables::{KernelTables, count};
+use tables::{ContextFrame, KernelTables, count};
 
 /// For interfaces with Ethernet headers.
 #[classifier]
@@ -46,7 +46,7 @@ fn classify(ctx: &TcContext, link_layer: bool) -> i32 {
         Decision { counter: Counter::Hint, label: Label(hint.label), mark: hint.mark }
     } else {
         make_linear(ctx);
-        let frame = SkbFrame(ctx);
+        let frame = ContextFrame(ctx);
         // SAFETY: as above.
         let protocol = unsafe { (*skb).protocol } as u16;
         let packet = if link_layer { ethernet(&frame) } else { network(&frame, protocol.to_ne_bytes(), 0) };
@@ -102,26 +102,4 @@ fn make_linear(ctx: &TcContext) {
     }
 }
 
-struct SkbFrame<'a>(&'a TcContext);
-
-impl Frame for SkbFrame<'_> {
-    #[inline(always)]
-    fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        let start = self.0.data() + offset;
-        if start + N > self.0.data_end() {
-            return None;
-        }
-        // SAFETY: the bounds were checked just above, and any bytes make a valid array.
-        Some(unsafe { &*(start as *const [u8; N]) })
-    }
-}
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// Helpers and kernel functions that only GPL-compatible programs may call accept this licence.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+tables::program!();

@@ -9,9 +9,9 @@ use aya_ebpf::{
 use datapath::{
     abi::{Counter, Hint, Hook},
     decide::{Decision, decide},
-    packet::{Frame, ethernet},
+    packet::ethernet,
 };
-use tables::{KernelTables, count};
+use tables::{ContextFrame, KernelTables, count};
 
 /// For packets that lie in one buffer, as they do below jumbo MTUs.
 #[xdp]
@@ -28,7 +28,7 @@ fn portico_xdp_frags(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn hint(ctx: &XdpContext) -> u32 {
-    let decision = match ethernet(&XdpFrame(ctx)) {
+    let decision = match ethernet(&ContextFrame(ctx)) {
         Ok(packet) => decide(&packet, &KernelTables),
         Err(counter) => Decision::pass(counter),
     };
@@ -56,26 +56,4 @@ fn leave(ctx: &XdpContext, hint: &Hint) -> Option<()> {
     Some(())
 }
 
-struct XdpFrame<'a>(&'a XdpContext);
-
-impl Frame for XdpFrame<'_> {
-    #[inline(always)]
-    fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        let start = self.0.data() + offset;
-        if start + N > self.0.data_end() {
-            return None;
-        }
-        // SAFETY: the bounds were checked just above, and any bytes make a valid array.
-        Some(unsafe { &*(start as *const [u8; N]) })
-    }
-}
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// Helpers and kernel functions that only GPL-compatible programs may call accept this licence.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+tables::program!();

@@ -7,6 +7,7 @@ mod interfaces;
 mod metrics;
 mod namespace;
 mod node_port;
+mod options;
 mod report;
 mod settings;
 mod status;
@@ -15,15 +16,14 @@ mod translation;
 pub use interfaces::{XdpChoice, detach_all};
 pub use namespace::{cookie, describe};
 pub use node_port::NodePortAddresses;
+pub use options::{Options, Source};
 pub use report::{CounterReport, InterfaceReport, Report, Translations, Trouble, XdpReport};
 pub use settings::{SysctlReport, restore};
 pub use status::query;
 
 use std::{
     collections::BTreeSet,
-    fs,
     future::pending,
-    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -53,51 +53,6 @@ use interfaces::Interfaces;
 use settings::Settings;
 use status::{Claim, Requests};
 use translation::Watchman;
-
-/// Where objects come from.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// A directory.
-    Manifests(PathBuf),
-    /// An API server, by kubeconfig; none: whatever the environment says.
-    Kubernetes(Option<PathBuf>),
-}
-
-impl Source {
-    /// Whether there is anything to follow at all, before the host is changed for it.
-    async fn check(&self) -> anyhow::Result<()> {
-        match self {
-            Self::Manifests(dir) => {
-                fs::read_dir(dir).with_context(|| format!("cannot read manifests in {}", dir.display()))?;
-            }
-            Self::Kubernetes(kubeconfig) => source::kubernetes::check(kubeconfig.as_deref())
-                .await
-                .context("no objects to serve; name their source with --kubeconfig or --manifests")?,
-        }
-        Ok(())
-    }
-}
-
-/// What the command line and the configuration say.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where objects come from.
-    pub source: Source,
-    /// This node's name.
-    pub node_name: String,
-    /// Interfaces that route; none: those with a default route, or else all that are up.
-    pub interfaces: Vec<String>,
-    /// How XDP is to run.
-    pub xdp: XdpChoice,
-    /// The cgroup whose sockets are translated; none: the root.
-    pub cgroup: Option<PathBuf>,
-    /// Where state is pinned.
-    pub pin_dir: PathBuf,
-    /// Addresses on which `NodePorts` are served.
-    pub node_port_addresses: NodePortAddresses,
-    /// Where metrics are served; none: nowhere.
-    pub metrics: Option<SocketAddr>,
-}
 
 /// After a round of writes, changes gather for this long before the next.
 const GATHER: Duration = Duration::from_millis(50);
@@ -422,16 +377,6 @@ impl Daemon {
 
     fn record_qdiscs(&mut self) -> anyhow::Result<()> {
         settings::record_qdiscs(&self.reconciler.kernel().maps, self.interfaces.take_new_qdiscs())
-    }
-}
-
-impl std::fmt::Display for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Manifests(dir) => write!(f, "manifests in {}", dir.display()),
-            Self::Kubernetes(Some(path)) => write!(f, "API server of {}", path.display()),
-            Self::Kubernetes(None) => f.write_str("API server"),
-        }
     }
 }
 

@@ -1,8 +1,12 @@
-//! The BPF maps, defined once, and the packet logic's view of them.
+//! The BPF maps, defined once, and the packet logic's view of maps and packets.
 //!
 //! Each eBPF program links this crate and keeps the maps it uses; the loader pins them by name, so that all programs
 //! share them and they outlive the daemon.
 #![no_std]
+
+mod frame;
+
+pub use frame::{Bounds, ContextFrame};
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC},
@@ -40,6 +44,22 @@ static COUNTERS: PerCpuArray<u64, { COUNTER_COUNT as usize }> = PerCpuArray::new
 
 #[btf_map]
 static SOCKETS: LruHashMap<SocketKey, SocketPeer, { MAX_SOCKETS as usize }> = LruHashMap::new();
+
+/// What every eBPF binary has besides its programs: a panic handler, which nothing calls, and a licence that helpers and
+/// kernel functions accept which only GPL-compatible programs may call.
+#[macro_export]
+macro_rules! program {
+    () => {
+        #[panic_handler]
+        fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+            loop {}
+        }
+
+        #[unsafe(link_section = "license")]
+        #[unsafe(no_mangle)]
+        static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+    };
+}
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]
