@@ -14,7 +14,8 @@ use crate::{
 
 /// Detach and remove everything that Portico has set up in this network namespace
 ///
-/// Fails while a daemon is running, and for the state of another network namespace that is still there. Connections that are translated are cut.
+/// Fails while a daemon is running, and for the state of another network namespace that is still there. Connections
+/// that are translated are cut.
 #[derive(Debug, Args)]
 pub(super) struct Cleanup {
     #[command(flatten)]
@@ -34,20 +35,22 @@ impl Cleanup {
             return Ok(ExitCode::SUCCESS);
         };
         let lock = pins.lock()?;
-        if let Some(owner) = foreign(&pins)
-            && attach::is_on_interfaces(&pins)?
-        {
-            bail!(
+        match foreign(&pins) {
+            Some(owner) if attach::is_on_interfaces(&pins)? => bail!(
                 "the state in {} belongs to another network namespace ({owner}), which is still there; run this in \
                  it, or its nft table and kernel settings would be left behind",
                 pins.name().display()
-            );
-        }
-        if let Some(report) = daemon::query()? {
-            bail!(
-                "a daemon with --pin-dir {} runs in this network namespace and needs the nft table; stop it first",
-                report.pin_dir
-            );
+            ),
+            // Nothing but pins is left of that namespace, and they are nobody's here.
+            Some(_) => {}
+            None => {
+                if let Some(report) = daemon::query()? {
+                    bail!(
+                        "a daemon with --pin-dir {} runs in this network namespace and needs the nft table; stop it first",
+                        report.pin_dir
+                    );
+                }
+            }
         }
         let mut failed = false;
         for outcome in runtime()?.block_on(remove(&pins)) {
