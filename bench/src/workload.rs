@@ -65,6 +65,9 @@ fn service(number: u32) -> Service {
         ipv6: false,
         external_policy: TrafficPolicy::Cluster,
         internal_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        source_ranges: Vec::new(),
+        health_check_node_port: None,
         ports: vec![ServicePort {
             name: "http".to_owned(),
             protocol: Protocol::Tcp,

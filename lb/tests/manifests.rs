@@ -34,6 +34,7 @@ struct Known {
     services: BTreeMap<String, Outcome<Service>>,
     slices: BTreeMap<String, ()>,
     nodes: BTreeMap<String, ()>,
+    service_cidrs: BTreeMap<String, ()>,
     troubles: BTreeMap<String, Vec<String>>,
     /// Names of objects that were deleted, even if only for a moment.
     deleted: Vec<String>,
@@ -51,6 +52,9 @@ impl Known {
             }
             Event::Node(change) => {
                 apply(change, &mut self.nodes, |_| (), &mut self.deleted, &mut self.resets);
+            }
+            Event::ServiceCidr(change) => {
+                apply(change, &mut self.service_cidrs, |_| (), &mut self.deleted, &mut self.resets);
             }
             Event::Trouble { place, problems, .. } if problems.is_empty() => {
                 assert!(self.troubles.remove(&place).is_some(), "{place} withdrawn without need");

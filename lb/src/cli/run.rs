@@ -107,7 +107,19 @@ impl Run {
             cgroup: self.cgroup,
             pin_dir: self.pin_dir.pin_dir,
             node_port_addresses: self.nodeport_addresses,
+            node_ips: Vec::new(),
+            detect_local: daemon::DetectLocal::default(),
+            masquerade_all: false,
+            service_cidrs: Vec::new(),
+            service_proxy_name: None,
+            conntrack: daemon::Conntrack::default(),
+            min_sync_period: std::time::Duration::from_millis(50),
+            sync_period: std::time::Duration::from_secs(30),
             metrics: self.metrics_bind_address.0,
+            healthz: None,
+            bind_address_hard_fail: false,
+            oom_score_adj: None,
+            configuration: serde_json::Value::Null,
         })
     }
 }

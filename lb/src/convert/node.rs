@@ -22,7 +22,11 @@ pub fn node(from: &v1::Node) -> Result<Converted<Node>, String> {
         }
     }
     let zone = from.metadata.labels.as_ref().and_then(|l| l.get(ZONE)).filter(|z| !z.is_empty()).cloned();
-    Ok(Converted { object: Some(Node { name, addresses, zone }), defects, notes: Vec::new() })
+    Ok(Converted {
+        object: Some(Node { name, addresses, zone, ..Node::default() }),
+        defects,
+        notes: Vec::new(),
+    })
 }
 
 #[cfg(test)]
@@ -51,7 +55,12 @@ mod tests {
         let addresses = ["10.0.0.1", "fd00::1", "198.51.100.1"].map(|a| a.parse().expect("address")).to_vec();
         assert_eq!(
             got.object,
-            Some(Node { name: "edge-1.example.org".to_owned(), addresses, zone: Some("z1".to_owned()) })
+            Some(Node {
+                name: "edge-1.example.org".to_owned(),
+                addresses,
+                zone: Some("z1".to_owned()),
+                ..Node::default()
+            })
         );
         assert_eq!(
             got.defects,

@@ -76,6 +76,9 @@ pub fn service(from: &v1::Service) -> Result<Converted<Service>, String> {
         ipv6: families.ipv6,
         external_policy: if exposed { external_policy } else { TrafficPolicy::Cluster },
         internal_policy,
+        affinity: None,
+        source_ranges: Vec::new(),
+        health_check_node_port: None,
         ports,
     });
     Ok(Converted { object, defects, notes })

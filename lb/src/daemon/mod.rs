@@ -16,7 +16,7 @@ mod translation;
 pub use interfaces::{XdpChoice, detach_all};
 pub use namespace::{cookie, describe};
 pub use node_port::NodePortAddresses;
-pub use options::{Options, Source};
+pub use options::{Conntrack, DetectLocal, Options, Source};
 pub use report::{CounterReport, InterfaceReport, Report, Translations, Trouble, XdpReport};
 pub use settings::{SysctlReport, restore};
 pub use status::query;

@@ -1,6 +1,12 @@
-use std::{fmt, fs, net::SocketAddr, path::PathBuf};
+use std::{
+    fmt, fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 
 use super::{NodePortAddresses, XdpChoice};
 use crate::source;
@@ -46,8 +52,82 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// Addresses on which `NodePorts` are served.
     pub node_port_addresses: NodePortAddresses,
+    /// The node's own addresses, at most one a family, where they are not to be taken from the Node object.
+    pub node_ips: Vec<IpAddr>,
+    /// How pods of this node are told from other clients.
+    pub detect_local: DetectLocal,
+    /// Whether all that arrives for a cluster IP is masqueraded.
+    pub masquerade_all: bool,
+    /// Networks that cluster IPs are allocated from, besides those of ServiceCIDR objects.
+    pub service_cidrs: Vec<IpNet>,
+    /// The value of label `service.kubernetes.io/service-proxy-name` that objects must have to be served; none: they
+    /// must not have the label.
+    pub service_proxy_name: Option<String>,
+    /// Settings of conntrack.
+    pub conntrack: Conntrack,
+    /// Least time between two rounds of writes.
+    pub min_sync_period: Duration,
+    /// A change that is not in force after twice this long makes the daemon unhealthy.
+    pub sync_period: Duration,
     /// Where metrics are served; none: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Where the health of the daemon is served; none: nowhere.
+    pub healthz: Option<SocketAddr>,
+    /// Whether an address of these that cannot be had is fatal.
+    pub bind_address_hard_fail: bool,
+    /// `/proc/self/oom_score_adj`; none: left as it is.
+    pub oom_score_adj: Option<i32>,
+    /// The configuration in force, as `/configz` shows it.
+    pub configuration: serde_json::Value,
+}
+
+/// How pods of this node are told from other clients: kube-proxy's `detectLocalMode`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DetectLocal {
+    /// By their addresses: these networks. A family without a network has no detection.
+    ClusterCidr(Vec<IpNet>),
+    /// By their addresses: the Node object's `spec.podCIDRs`.
+    NodeCidr,
+    /// By the bridge they arrive on.
+    BridgeInterface(String),
+    /// By the names of the interfaces they arrive on.
+    InterfaceNamePrefix(String),
+}
+
+impl Default for DetectLocal {
+    fn default() -> Self {
+        Self::ClusterCidr(Vec::new())
+    }
+}
+
+/// Settings of conntrack; none: left as they are. Defaults are kube-proxy's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conntrack {
+    /// `nf_conntrack_max` for each CPU; the least value is [`Conntrack::min`].
+    pub max_per_core: Option<u32>,
+    /// See [`Conntrack::max_per_core`].
+    pub min: Option<u32>,
+    /// `nf_conntrack_tcp_timeout_established`.
+    pub tcp_established_timeout: Option<Duration>,
+    /// `nf_conntrack_tcp_timeout_close_wait`.
+    pub tcp_close_wait_timeout: Option<Duration>,
+    /// `nf_conntrack_udp_timeout`.
+    pub udp_timeout: Option<Duration>,
+    /// `nf_conntrack_udp_timeout_stream`.
+    pub udp_stream_timeout: Option<Duration>,
+}
+
+impl Default for Conntrack {
+    fn default() -> Self {
+        Self {
+            max_per_core: Some(32_768),
+            min: Some(131_072),
+            tcp_established_timeout: Some(Duration::from_secs(24 * 3_600)),
+            tcp_close_wait_timeout: Some(Duration::from_secs(3_600)),
+            udp_timeout: None,
+            udp_stream_timeout: None,
+        }
+    }
 }
 
 impl fmt::Display for Source {

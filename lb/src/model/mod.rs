@@ -5,7 +5,7 @@ mod node;
 mod service;
 
 pub use endpoint::{Conditions, Endpoint, Slice, SlicePort};
-pub use node::Node;
+pub use node::{Node, ServiceCidr};
 pub use service::{Protocol, Service, ServicePort, TrafficPolicy};
 
 use std::fmt;

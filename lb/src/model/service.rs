@@ -1,5 +1,7 @@
 use std::{fmt, net::IpAddr};
 
+use ipnet::IpNet;
+
 use super::ObjectName;
 
 /// A Service, both families. Headless and `ExternalName` Services are never made into one.
@@ -24,6 +26,13 @@ pub struct Service {
     pub external_policy: TrafficPolicy,
     /// `spec.internalTrafficPolicy`, for the cluster IPs alone.
     pub internal_policy: TrafficPolicy,
+    /// `spec.sessionAffinity: ClientIP`: for how many seconds after its latest new connection a client is sent to the
+    /// same endpoint.
+    pub affinity: Option<u32>,
+    /// `spec.loadBalancerSourceRanges`, both families. For the load-balancer addresses of a family that has any.
+    pub source_ranges: Vec<IpNet>,
+    /// `spec.healthCheckNodePort`, where the type is `LoadBalancer` and the external policy `Local`.
+    pub health_check_node_port: Option<u16>,
     /// `spec.ports`.
     pub ports: Vec<ServicePort>,
 }

@@ -5,10 +5,12 @@ use std::{
     net::SocketAddr,
 };
 
+use ipnet::IpNet;
+
 use super::Rejection;
 use crate::{
     convert::Converted,
-    model::{Node, ObjectName, Service, Slice},
+    model::{Node, ObjectName, Service, ServiceCidr, Slice},
     source::{Change, Event},
 };
 
@@ -21,6 +23,7 @@ pub struct Index {
     services: Kind<Service>,
     slices: Kind<Slice>,
     nodes: Kind<Node>,
+    service_cidrs: Kind<ServiceCidr>,
     /// Service -> its slices, in order of their names; mostly one or two.
     slices_of: BTreeMap<ObjectName, Vec<ObjectName>>,
     /// Place -> problems.
@@ -40,7 +43,7 @@ struct Trouble {
 pub struct Dirty {
     /// Services that changed, or a slice of theirs did, or they are gone.
     pub services: BTreeSet<ObjectName>,
-    /// Whether a Node changed.
+    /// Whether a Node or ServiceCIDR changed.
     pub node: bool,
 }
 
@@ -67,7 +70,7 @@ impl Index {
 
     /// Takes note of an event.
     pub fn apply(&mut self, event: Event) {
-        let Self { services, slices, nodes, slices_of, trouble, dirty } = self;
+        let Self { services, slices, nodes, service_cidrs, slices_of, trouble, dirty } = self;
         match event {
             Event::Service(change) => services.apply(change, |name, _, _| {
                 dirty.services.insert(name.clone());
@@ -92,6 +95,7 @@ impl Index {
                 }
             }),
             Event::Node(change) => nodes.apply(change, |_, _, _| dirty.node = true),
+            Event::ServiceCidr(change) => service_cidrs.apply(change, |_, _, _| dirty.node = true),
             Event::Trouble { place, problems, incomplete } => {
                 if problems.is_empty() {
                     trouble.remove(&place);
@@ -102,7 +106,8 @@ impl Index {
         }
     }
 
-    /// Whether each kind of object has been told of in full. Before that, nothing can be known to be gone.
+    /// Whether each kind of object has been told of in full. Before that, nothing can be known to be gone. ServiceCIDRs
+    /// are no part of it: older API servers do not have them.
     #[must_use]
     pub const fn synced(&self) -> bool {
         self.services.synced && self.slices.synced && self.nodes.synced
@@ -133,6 +138,11 @@ impl Index {
     #[must_use]
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get(&ObjectName::new("", name))
+    }
+
+    /// The networks that cluster IPs are allocated from.
+    pub fn service_cidrs(&self) -> impl Iterator<Item = IpNet> {
+        self.service_cidrs.iter().flat_map(|(_, object)| object.cidrs.iter().copied())
     }
 
     /// Those of `backends` that an endpoint says it still serves, ready or terminating.
@@ -171,6 +181,7 @@ impl Index {
         services
             .chain(self.slices.rejections("EndpointSlice"))
             .chain(self.nodes.rejections("Node"))
+            .chain(self.service_cidrs.rejections("ServiceCIDR"))
             .chain(trouble)
     }
 }

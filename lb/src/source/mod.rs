@@ -8,7 +8,7 @@ pub mod manifests;
 
 use crate::{
     convert::Converted,
-    model::{Node, ObjectName, Service, Slice},
+    model::{Node, ObjectName, Service, ServiceCidr, Slice},
 };
 
 /// An object as it was understood. `Err`: nothing of it can be understood, and why.
@@ -23,6 +23,8 @@ pub enum Event {
     Slice(Change<Slice>),
     /// Nodes.
     Node(Change<Node>),
+    /// ServiceCIDRs.
+    ServiceCidr(Change<ServiceCidr>),
     /// Something that is no object of the above: a file that cannot be parsed, an API server out of reach. Keyed by
     /// its place; an empty list of problems withdraws what was said of that place before.
     Trouble {

@@ -19,7 +19,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use portico::{
-    model::{Node, Service, Slice},
+    model::{Node, Service, ServiceCidr, Slice},
     source::{
         Change, Event, Outcome,
         kubernetes::{self, Error, Options},
@@ -128,9 +128,11 @@ fn parse<T: serde::de::DeserializeOwned>(value: Value) -> T {
 #[derive(Default)]
 struct Known {
     resets: [usize; 3],
+    service_cidr_resets: usize,
     services: BTreeMap<String, Outcome<Service>>,
     slices: BTreeMap<String, Outcome<Slice>>,
     nodes: BTreeMap<String, Outcome<Node>>,
+    service_cidrs: BTreeMap<String, Outcome<ServiceCidr>>,
     troubles: BTreeMap<String, Vec<String>>,
     /// Names of objects of which a deletion was told.
     deleted: Vec<String>,
@@ -138,11 +140,13 @@ struct Known {
 
 impl Known {
     fn take(&mut self, event: Event, namespace: &str) {
-        let Self { resets: [services, slices, nodes], deleted, .. } = self;
+        let Self { resets: [services, slices, nodes], service_cidr_resets: service_cidrs, deleted, .. } =
+            self;
         match event {
             Event::Service(change) => apply(change, &mut self.services, namespace, services, deleted),
             Event::Slice(change) => apply(change, &mut self.slices, namespace, slices, deleted),
             Event::Node(change) => apply(change, &mut self.nodes, "", nodes, deleted),
+            Event::ServiceCidr(change) => apply(change, &mut self.service_cidrs, "", service_cidrs, deleted),
             Event::Trouble { place, problems, .. } if problems.is_empty() => {
                 assert!(self.troubles.remove(&place).is_some(), "{place} withdrawn without need");
             }

@@ -114,6 +114,9 @@ fn converts_every_field_in_both_families() {
                     ipv6: f.name == "IPv6",
                     external_policy: TrafficPolicy::Local,
                     internal_policy: TrafficPolicy::Local,
+                    affinity: None,
+                    source_ranges: Vec::new(),
+                    health_check_node_port: None,
                     ports: vec![
                         port("http", Protocol::Tcp, 80, Some(30080)),
                         port("dns", Protocol::Udp, 53, None),

@@ -31,6 +31,9 @@ fn service(internal: TrafficPolicy, external: TrafficPolicy, protocol: Protocol)
         ipv6: true,
         external_policy: external,
         internal_policy: internal,
+        affinity: None,
+        source_ranges: Vec::new(),
+        health_check_node_port: None,
         ports: vec![ServicePort { name: "http".to_owned(), protocol, port: 80, node_port: Some(30080) }],
     }
 }

@@ -16,6 +16,9 @@ fn service(service: &str, created: i64) -> Service {
         ipv6: false,
         external_policy: TrafficPolicy::Cluster,
         internal_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        source_ranges: Vec::new(),
+        health_check_node_port: None,
         ports: Vec::new(),
     }
 }

@@ -261,6 +261,9 @@ pub(super) fn service(service: &str, n: u8) -> ServiceObject {
         ipv6: true,
         external_policy: TrafficPolicy::Cluster,
         internal_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        source_ranges: Vec::new(),
+        health_check_node_port: None,
         ports: vec![port("", Protocol::Tcp, 80)],
     }
 }
