@@ -189,7 +189,7 @@ impl<'a> State<'a> {
         let building = Cell::new(Duration::ZERO);
         let tables = list.iter().map(|(id, spec)| {
             let began = Instant::now();
-            let chunks = maglev::chunks(&maglev::build(spec)).collect();
+            let chunks = maglev::chunks(&maglev::build(spec), spec).collect();
             building.set(building.get() + began.elapsed());
             (*id, chunks)
         });

@@ -74,7 +74,9 @@ where
 fn fill(maps: &Maps, tables: MemoryTables) -> anyhow::Result<()> {
     maps.backends.put(&tables.backends.into_iter().collect::<Vec<_>>())?;
     maps.maglev.put(tables.tables.into_iter())?;
-    maps.node_addresses.put(&tables.node_addresses.into_iter().collect::<Vec<_>>())?;
+    maps.addresses.put(&tables.addresses.into_iter().collect::<Vec<_>>())?;
+    maps.networks.put(&tables.networks.into_iter().collect::<Vec<_>>())?;
+    maps.source_ranges.put(&tables.source_ranges.into_iter().map(|range| (range, 1)).collect::<Vec<_>>())?;
     maps.frontends.put(&tables.frontends.into_iter().collect::<Vec<_>>())?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The one interpreter of the plan's steps, and the reader of what the kernel holds.
 
+mod flags;
+
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
@@ -16,7 +18,7 @@ use crate::{
         maps::{self, Maps},
         nft::{self, Family, Nft},
     },
-    plan::{Actual, Dirty, Found, Index, NodeFacts, Planner, Step, maglev},
+    plan::{Actual, Dirty, Flagged, Found, Index, NodeFacts, Planner, Step, maglev},
 };
 
 /// Why a step was not performed, or the kernel not read.
@@ -51,7 +53,7 @@ impl Kernel {
             backends: self.maps.backends.load()?,
             services: self.maps.services.load()?,
             tables: self.maps.maglev.load()?,
-            node_addresses: self.maps.node_addresses.load()?,
+            flags: flags::load(&self.maps)?,
             translations: self.nft.load()?,
         })
     }
@@ -67,13 +69,13 @@ impl Kernel {
             Step::AddTranslations(list) => self.nft.add(list)?,
             Step::PutBackends(list) => maps.backends.put(list)?,
             Step::PutServices(list) => maps.services.put(list)?,
-            Step::PutTables(list) => maps
-                .maglev
-                .put(list.iter().map(|(id, spec)| (*id, maglev::chunks(&maglev::build(spec)).collect())))?,
+            Step::PutTables(list) => maps.maglev.put(
+                list.iter().map(|(id, spec)| (*id, maglev::chunks(&maglev::build(spec), spec).collect())),
+            )?,
             Step::PutFrontends(list) => maps.frontends.put(list)?,
-            Step::PutNodeAddresses(list) => maps.node_addresses.put(list)?,
+            Step::PutFlags(list) => flags::put(maps, list)?,
             Step::DeleteFrontends(list) => maps.frontends.delete(list)?,
-            Step::DeleteNodeAddresses(list) => maps.node_addresses.delete(list)?,
+            Step::DeleteFlags(list) => flags::delete(maps, list)?,
             Step::DeleteTables(list) => maps.maglev.delete(list)?,
             Step::DeleteServices(list) => maps.services.delete(list)?,
             Step::DeleteBackends(list) => maps.backends.delete(list)?,
@@ -261,8 +263,7 @@ impl Reconciler {
     ///
     /// A map or the table cannot be read.
     pub fn verify(&mut self) -> Result<(), Error> {
-        let Actual { frontends, backends, services, tables, node_addresses, translations } =
-            self.kernel.load()?;
+        let Actual { frontends, backends, services, tables, flags, translations } = self.kernel.load()?;
         let now = self.now();
         for found in [
             Found::Backends(backends),
@@ -270,7 +271,7 @@ impl Reconciler {
             Found::Services(services),
             Found::Tables(tables),
             Found::Frontends(frontends),
-            Found::NodeAddresses(node_addresses),
+            Found::Flags(flags),
         ] {
             self.planner.found(found, now);
         }
@@ -332,7 +333,7 @@ impl Reconciler {
 fn opens_udp(step: &Step) -> bool {
     match step {
         Step::PutFrontends(list) => list.iter().any(|(key, _)| key.protocol == UDP),
-        Step::PutNodeAddresses(_) => true,
+        Step::PutFlags(list) => list.iter().any(|(key, _)| matches!(key, Flagged::Address(_))),
         _ => false,
     }
 }

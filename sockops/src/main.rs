@@ -7,15 +7,21 @@ use core::ptr;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_sock_addr,
-    helpers::{bpf_get_socket_cookie, generated::bpf_set_retval},
-    macros::cgroup_sock_addr,
-    programs::SockAddrContext,
+    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, generated::bpf_set_retval},
+    macros::{cgroup_skb, cgroup_sock_addr},
+    programs::{SkBuffContext, SockAddrContext},
 };
 use datapath::{
-    abi::{Addr, Counter, FrontendKey, Hook, SocketKey, SocketPeer},
-    socket::translate,
+    abi::{Addr, CHECK, Counter, FrontendKey, Hook, SocketKey, SocketPeer, Source},
+    packet::network,
+    socket::{Origin, translate},
+    tables::Tables as _,
 };
-use tables::{KernelTables, count, remember_peer, socket_peer};
+use tables::{ContextFrame, KernelTables, count, remember_peer, socket_peer};
+
+/// Cookie of the network namespace that the daemon runs in, which is the host's; set by the loader.
+#[unsafe(no_mangle)]
+static HOST_NAMESPACE: u64 = 0;
 
 /// Verdicts of a `sock_addr` program.
 const DENY: i32 = 0;
@@ -66,13 +72,17 @@ fn portico_getpeername6(ctx: SockAddrContext) -> i32 {
 #[inline(always)]
 fn forward<F: Family>(ctx: &SockAddrContext) -> i32 {
     let peer = peer::<F>(ctx);
-    let cookie = cookie(ctx);
-    let (verdict, counter) = match translate(&peer, cookie, &KernelTables) {
+    // SAFETY: the context is valid for the duration of the program.
+    let (cookie, namespace) =
+        unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), bpf_get_netns_cookie(ctx.as_ptr())) };
+    // SAFETY: a constant; volatile, because the loader sets it after compilation.
+    let host = namespace == unsafe { ptr::read_volatile(&raw const HOST_NAMESPACE) };
+    let (verdict, counter) = match translate(&peer, &Origin { cookie, namespace, host }, &KernelTables) {
         Ok(target) => {
             let (addr, port) = (target.backend.addr, target.backend.port);
             let key = key(cookie, addr, port, peer.protocol);
-            let asked =
-                SocketPeer { addr: peer.addr, port: peer.port, reserved: [0; 2], service: target.service };
+            let flags = if target.restricted { CHECK } else { 0 };
+            let asked = SocketPeer { addr: peer.addr, port: peer.port, flags, service: target.service };
             if remember_peer(&key, &asked).is_err() {
                 count(Hook::Socket, Counter::NoRoom);
             }
@@ -80,7 +90,7 @@ fn forward<F: Family>(ctx: &SockAddrContext) -> i32 {
             (ALLOW, Counter::Forward)
         }
         Err(counter @ Counter::NoFrontend) => (ALLOW, counter),
-        Err(counter @ Counter::Refuse) => {
+        Err(counter @ (Counter::Refuse | Counter::UnservedPort)) => {
             // SAFETY: the helper takes no pointer. It makes the system call fail with this instead of EPERM.
             unsafe { bpf_set_retval(-ECONNREFUSED) };
             (DENY, counter)
@@ -99,6 +109,28 @@ fn reveal<F: Family>(ctx: &SockAddrContext) -> i32 {
         write::<F>(ctx, &asked.addr, asked.port);
         count(Hook::Socket, Counter::Reveal);
     }
+    ALLOW
+}
+
+/// Enforces source ranges for translated sockets, whose source is known once a packet leaves. Attached only while a
+/// Service has source ranges, since it sees all packets that leave a socket.
+#[cgroup_skb(egress)]
+fn portico_egress(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    // SAFETY: the context is valid for the duration of the program.
+    let (cookie, protocol) = unsafe { (bpf_get_socket_cookie(skb.cast()), (*skb).protocol as u16) };
+    let Ok(packet) = network(&ContextFrame(&ctx), protocol.to_ne_bytes(), 0) else { return ALLOW };
+    if !packet.has_ports() {
+        return ALLOW;
+    }
+    let key = key(cookie, packet.dst, packet.dst_port, packet.protocol);
+    let Some(peer) = socket_peer(&key).filter(|peer| peer.flags & CHECK != 0) else { return ALLOW };
+    if !KernelTables.may_reach(&Source { service: peer.service, addr: packet.src }) {
+        count(Hook::Socket, Counter::SourceRange);
+        return DENY;
+    }
+    // What is open stays open, whatever the ranges become. Without room it is checked again.
+    let _ = remember_peer(&key, &SocketPeer { flags: peer.flags & !CHECK, ..peer });
     ALLOW
 }
 

@@ -36,7 +36,7 @@ const VLAN_ID: u32 = 0xfff;
 fn classify(ctx: &TcContext, link_layer: bool) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the context is valid for the duration of the program.
-    let (present, tci) = unsafe { ((*skb).vlan_present, (*skb).vlan_tci) };
+    let (present, tci, interface) = unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).ifindex) };
     // A tag for VLAN 0 carries nothing but a priority (IEEE 802.1Q), and the packet is routed as if it had none.
     let tagged = present != 0 && tci & VLAN_ID != 0;
     let decision = if tagged {
@@ -51,7 +51,7 @@ fn classify(ctx: &TcContext, link_layer: bool) -> i32 {
         let protocol = unsafe { (*skb).protocol } as u16;
         let packet = if link_layer { ethernet(&frame) } else { network(&frame, protocol.to_ne_bytes(), 0) };
         match packet {
-            Ok(packet) => decide(&packet, &KernelTables),
+            Ok(packet) => decide(&packet, interface, &KernelTables),
             Err(counter) => Decision::pass(counter),
         }
     };

@@ -28,8 +28,10 @@ fn portico_xdp_frags(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn hint(ctx: &XdpContext) -> u32 {
+    // SAFETY: the context is valid for the duration of the program.
+    let interface = unsafe { (*ctx.ctx).ingress_ifindex };
     let decision = match ethernet(&ContextFrame(ctx)) {
-        Ok(packet) => decide(&packet, &KernelTables),
+        Ok(packet) => decide(&packet, interface, &KernelTables),
         Err(counter) => Decision::pass(counter),
     };
     count(Hook::Xdp, decision.counter);

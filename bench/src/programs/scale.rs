@@ -77,15 +77,24 @@ fn add(rig: &Rig, frames: &mut Vec<Vec<u8>>, services: u32) -> anyhow::Result<()
     rig.maps.backends.put(&values)?;
     let specs = new.clone().zip(backends.chunks(ENDPOINTS as usize));
     rig.maps.maglev.put(specs.map(|(service, backends)| {
-        let table = maglev::build(&MaglevSpec::new(backends.to_vec()));
-        (FIRST + service, maglev::chunks(&table).collect())
+        let spec = MaglevSpec::new(backends.to_vec());
+        (FIRST + service, maglev::chunks(&maglev::build(&spec), &spec).collect())
     }))?;
     let frontends: Vec<_> = new
         .clone()
         .map(|service| {
             let choice = Choice { table: FIRST + service, flags: 0 };
             let key = FrontendKey::new(Addr::v4(cluster_ip(service).octets()), PORT.to_be_bytes(), TCP);
-            (key, Frontend { service: FIRST + service, outside: choice, inside: choice })
+            (
+                key,
+                Frontend {
+                    service: FIRST + service,
+                    outside: choice,
+                    pod: choice,
+                    host: choice,
+                    ..Frontend::default()
+                },
+            )
         })
         .collect();
     rig.maps.frontends.put(&frontends)?;

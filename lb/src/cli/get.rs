@@ -6,7 +6,9 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use datapath::abi::{Choice, Frontend, FrontendKey, Label, MASQUERADE, NODE_PORT, REFUSE, TCP, WITHHOLD};
+use datapath::abi::{
+    Choice, Frontend, FrontendKey, Label, MASQUERADE, NODE_PORT, REFUSE, RESTRICTED, TCP, WITHHOLD,
+};
 use serde::Serialize;
 
 use super::output::{Format, Row, list};
@@ -89,17 +91,21 @@ struct ServiceRow {
     protocol: &'static str,
     frontend: String,
     outside: String,
-    inside: String,
+    pod: String,
+    host: String,
+    affinity: String,
+    sources: &'static str,
     backends: usize,
 }
 
 impl Row for ServiceRow {
     const COLUMNS: &'static [&'static str] =
-        &["service", "protocol", "frontend", "outside", "inside", "backends"];
+        &["service", "protocol", "frontend", "outside", "pod", "host", "affinity", "sources", "backends"];
 
     fn cells(&self) -> Vec<String> {
-        let Self { service, protocol, frontend, outside, inside, backends } = self;
-        let strings = [service, *protocol, frontend, outside, inside].map(ToString::to_string);
+        let Self { service, protocol, frontend, outside, pod, host, affinity, sources, backends } = self;
+        let strings: [&str; 8] = [service, protocol, frontend, outside, pod, host, affinity, sources];
+        let strings = strings.map(ToOwned::to_owned);
         strings.into_iter().chain([backends.to_string()]).collect()
     }
 }
@@ -213,7 +219,7 @@ impl View {
 
     /// Tables of a frontend, each once.
     fn tables(frontend: &Frontend) -> BTreeSet<u32> {
-        [frontend.outside.table, frontend.inside.table].into_iter().filter(|table| *table != 0).collect()
+        frontend.choices().into_iter().map(|choice| choice.table).filter(|table| *table != 0).collect()
     }
 
     fn services(&self) -> anyhow::Result<Vec<ServiceRow>> {
@@ -228,7 +234,13 @@ impl View {
                 protocol: protocol(key.protocol),
                 frontend: frontend_text(key),
                 outside: choice(&frontend.outside),
-                inside: choice(&frontend.inside),
+                pod: choice(&frontend.pod),
+                host: choice(&frontend.host),
+                affinity: match frontend.affinity {
+                    0 => "none".to_owned(),
+                    seconds => format!("{seconds} s"),
+                },
+                sources: if frontend.flags & RESTRICTED == 0 { "all" } else { "restricted" },
                 backends: backends.len(),
             });
         }
@@ -291,12 +303,14 @@ impl View {
         if let Some(service) = service.filter(|_| !self.names.values().any(|name| wanted(name))) {
             bail!("no service {service}; `portico get services` lists them");
         }
-        let local: BTreeSet<_> = self.maps.node_addresses.load()?.into_iter().collect();
+        let addresses = self.maps.addresses.load()?.into_iter();
+        let local: BTreeSet<_> =
+            addresses.filter(|(_, flags)| flags & NODE_PORT != 0).map(|(addr, _)| addr).collect();
         let owner = |flow: &conntrack::Flow| {
             let to = flow.original.destination;
             let key = FrontendKey::new(to.ip().into(), to.port().to_be_bytes(), flow.protocol);
             self.frontends.get(&key).or_else(|| {
-                local.contains(&(key.addr, NODE_PORT)).then_some(())?;
+                local.contains(&key.addr).then_some(())?;
                 self.frontends.get(&FrontendKey { addr: key.addr.any(), ..key })
             })
         };

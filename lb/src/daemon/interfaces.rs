@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, fmt};
 use anyhow::{Context as _, bail};
 use tracing::{info, warn};
 
-use super::report::{InterfaceReport, XdpReport};
+use super::{
+    DetectLocal,
+    facts::pod_interfaces,
+    report::{InterfaceReport, XdpReport},
+};
 use crate::{
     driver::{
         attach::{self, TcMode, XdpMode},
@@ -47,6 +51,8 @@ pub(super) struct Interfaces {
     /// As named by the user; empty: chosen by what the namespace has.
     named: Vec<String>,
     xdp: XdpChoice,
+    /// What pods of this node are behind is wanted, too, if they are told by that.
+    pods: DetectLocal,
     attached: BTreeMap<String, Attached>,
     /// Why an interface is not attached, as last told.
     failures: BTreeMap<String, String>,
@@ -62,7 +68,12 @@ struct Attached {
 
 impl Interfaces {
     /// Checks the names.
-    pub(super) fn new(named: &[String], xdp: XdpChoice, snapshot: &Snapshot) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        named: &[String],
+        xdp: XdpChoice,
+        pods: DetectLocal,
+        snapshot: &Snapshot,
+    ) -> anyhow::Result<Self> {
         for name in named {
             if find(snapshot, name).is_none() {
                 bail!("there is no interface {name}");
@@ -71,6 +82,7 @@ impl Interfaces {
         Ok(Self {
             named: named.to_owned(),
             xdp,
+            pods,
             attached: BTreeMap::new(),
             failures: BTreeMap::new(),
             new_qdiscs: Vec::new(),
@@ -166,7 +178,17 @@ impl Interfaces {
         self.attached.iter().map(report).chain(absent).collect()
     }
 
-    fn wanted<'a>(&self, snapshot: &'a Snapshot) -> Vec<&'a Interface> {
+    fn wanted<'a>(&'a self, snapshot: &'a Snapshot) -> Vec<&'a Interface> {
+        let mut wanted = self.uplinks(snapshot);
+        for interface in pod_interfaces(&self.pods, snapshot).filter(|interface| interface.up) {
+            if wanted.iter().all(|known| known.index != interface.index) {
+                wanted.push(interface);
+            }
+        }
+        wanted
+    }
+
+    fn uplinks<'a>(&self, snapshot: &'a Snapshot) -> Vec<&'a Interface> {
         if !self.named.is_empty() {
             return self.named.iter().filter_map(|name| find(snapshot, name)).collect();
         }
@@ -204,7 +226,13 @@ impl Interfaces {
                 TcMode::Clsact
             }
         };
-        let xdp = self.attach_xdp(objects, pins, base(snapshot, interface), ethernet)?;
+        let uplink = self.uplinks(snapshot).iter().any(|uplink| uplink.index == interface.index);
+        let xdp = if uplink {
+            self.attach_xdp(objects, pins, base(snapshot, interface), ethernet)?
+        } else {
+            let reason = "pods are behind it".to_owned();
+            XdpReport { device: interface.name.clone(), mode: XdpReport::OFF.to_owned(), reason }
+        };
         Ok(Attached { index: interface.index, tc: mode, xdp })
     }
 
@@ -334,15 +362,29 @@ mod tests {
     #[test]
     fn unnamed_interfaces_are_those_with_a_default_route_or_all_that_are_up() {
         let mut snapshot = snapshot();
-        let chosen = Interfaces::new(&[], XdpChoice::Auto, &snapshot).unwrap();
+        let chosen = Interfaces::new(&[], XdpChoice::Auto, DetectLocal::default(), &snapshot).unwrap();
         assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0", "eth0.5", "eth0.5.6"]);
         snapshot.default_v6.insert(3);
         assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0.5"]);
     }
 
     #[test]
+    fn interfaces_that_pods_are_told_by_are_wanted_too() {
+        let snapshot = snapshot();
+        let of = |named: &[String], pods| Interfaces::new(named, XdpChoice::Auto, pods, &snapshot).unwrap();
+        let prefix = DetectLocal::InterfaceNamePrefix("eth0.5".to_owned());
+        let chosen = of(&["eth0".to_owned()], prefix);
+        assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0", "eth0.5", "eth0.5.6"]);
+        assert_eq!(names(&chosen.uplinks(&snapshot)), ["eth0"]);
+        let bridge = DetectLocal::BridgeInterface("eth0.5".to_owned());
+        assert_eq!(names(&of(&["eth0".to_owned()], bridge).wanted(&snapshot)), ["eth0", "eth0.5"]);
+    }
+
+    #[test]
     fn a_name_that_does_not_exist_is_an_error() {
-        let error = Interfaces::new(&["eth7".to_owned()], XdpChoice::Auto, &snapshot()).unwrap_err();
+        let named = ["eth7".to_owned()];
+        let error =
+            Interfaces::new(&named, XdpChoice::Auto, DetectLocal::default(), &snapshot()).unwrap_err();
         assert_eq!(error.to_string(), "there is no interface eth7");
     }
 }

@@ -3,6 +3,7 @@
 //! Everything it sets up outlives it. Losing it at any point stops changes from being followed and nothing else.
 
 pub mod cleanup;
+mod facts;
 mod interfaces;
 mod metrics;
 mod namespace;
@@ -13,8 +14,9 @@ mod settings;
 mod status;
 mod translation;
 
+pub use crate::driver::namespace_cookie as cookie;
 pub use interfaces::{XdpChoice, detach_all};
-pub use namespace::{cookie, describe};
+pub use namespace::describe;
 pub use node_port::NodePortAddresses;
 pub use options::{Conntrack, DetectLocal, Options, Source};
 pub use report::{CounterReport, InterfaceReport, Report, Translations, Trouble, XdpReport};
@@ -23,6 +25,7 @@ pub use status::query;
 
 use std::{
     collections::BTreeSet,
+    fs,
     future::pending,
     path::PathBuf,
     time::{Duration, Instant},
@@ -45,6 +48,7 @@ use crate::{
         objects::Objects,
         pins::{Lock, PinDir},
     },
+    model::Service,
     plan::{Dirty, Index, NodeFacts, Rejection},
     reconcile::{Kernel, Reconciler, chain},
     source::{self, Event},
@@ -131,6 +135,9 @@ struct Daemon {
     interfaces: Interfaces,
     settings: Settings,
     cgroup: PathBuf,
+    cgroup_dir: fs::File,
+    /// Whether source ranges are enforced for sockets; none: as a former process left it.
+    guarded: Option<bool>,
     index: Index,
     dirty: Dirty,
     reconciler: Reconciler,
@@ -147,7 +154,8 @@ impl Daemon {
         // Before what they watch is looked at: what changes in between is seen twice rather than never.
         let link_watch = Some(Links::watch()?);
         let snapshot = links.snapshot().await?;
-        let interfaces = Interfaces::new(&options.interfaces, options.xdp, &snapshot)?;
+        let interfaces =
+            Interfaces::new(&options.interfaces, options.xdp, options.detect_local.clone(), &snapshot)?;
         let (cgroup, cgroup_dir) = cgroup::open(options.cgroup.as_deref())?;
 
         let mut objects = Objects::load(&pins)?;
@@ -173,6 +181,8 @@ impl Daemon {
             interfaces,
             settings,
             cgroup,
+            cgroup_dir,
+            guarded: None,
             index: Index::new(),
             dirty: Dirty::default(),
             reconciler,
@@ -310,7 +320,16 @@ impl Daemon {
         }
         let facts = self.facts();
         let dirty = std::mem::take(&mut self.dirty);
+        let restricts = |service: &Service| !service.source_ranges.is_empty();
+        let guard = self.index.services().any(|(_, service)| restricts(service));
+        // Before the first frontend that needs it, after the last.
+        if guard {
+            self.guard(true);
+        }
         self.reconciler.sync(&self.index, &facts, &dirty);
+        if !guard && self.reconciler.progress().error.is_none() {
+            self.guard(false);
+        }
         self.log_rejections();
         if !self.synced {
             self.synced = true;
@@ -332,13 +351,24 @@ impl Daemon {
         self.rejections = now;
     }
 
-    fn facts(&self) -> NodeFacts {
-        let node = self.index.node(&self.options.node_name);
-        NodeFacts {
-            name: self.options.node_name.clone(),
-            node_port_addresses: self.options.node_port_addresses.select(node, &self.snapshot),
-            zone: node.and_then(|node| node.zone.clone()),
+    /// Attaches or detaches what enforces source ranges for sockets.
+    fn guard(&mut self, on: bool) {
+        if self.guarded == Some(on) {
+            return;
         }
+        let outcome = if on {
+            attach::egress(&mut self.objects, &self.pins, &self.cgroup_dir)
+        } else {
+            attach::detach_egress(&self.pins)
+        };
+        match outcome {
+            Ok(()) => self.guarded = Some(on),
+            Err(error) => warn!(reason = chain(&error), on, "cannot guard sockets by their source ranges"),
+        }
+    }
+
+    fn facts(&self) -> NodeFacts {
+        facts::of(&self.options, self.index.node(&self.options.node_name), &self.index, &self.snapshot)
     }
 
     /// Whether anything changed that matters.

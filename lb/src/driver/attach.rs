@@ -12,13 +12,14 @@ use std::{
 };
 
 use aya::programs::{
-    CgroupAttachMode, ProgramError, SchedClassifier, TcAttachType, XdpMode as AyaXdpMode,
+    CgroupAttachMode, CgroupSkbAttachType, ProgramError, SchedClassifier, TcAttachType,
+    XdpMode as AyaXdpMode,
     links::FdLink,
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
 };
 
 use super::{
-    objects::{self, Objects, SOCKET_PROGRAMS, TC_PROGRAMS, XDP_PROGRAMS},
+    objects::{self, EGRESS_PROGRAM, Objects, SOCKET_PROGRAMS, TC_PROGRAMS, XDP_PROGRAMS},
     pins::{self, PinDir},
     sys,
 };
@@ -330,6 +331,37 @@ pub fn sockets(objects: &mut Objects, pins: &PinDir, cgroup: &fs::File) -> Resul
     }
     Ok(())
 }
+
+/// Attaches the program that enforces source ranges for sockets, to the same cgroup.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn egress(objects: &mut Objects, pins: &PinDir, cgroup: &fs::File) -> Result<(), Error> {
+    let program = objects.egress()?;
+    let pin = pins.links().join(EGRESS_PIN);
+    let attach = |source| Error::Attach { program: EGRESS_PROGRAM, target: "the cgroup".to_owned(), source };
+    if replace(&pin, program.fd().map_err(attach)?, None)? {
+        return Ok(());
+    }
+    let link = program
+        .attach(cgroup, CgroupSkbAttachType::Egress, CgroupAttachMode::Single)
+        .and_then(|id| program.take_link(id))
+        .and_then(|link| FdLink::try_from(link).map_err(|_| not_pinnable()))
+        .map_err(attach)?;
+    pin_link(link, pin)
+}
+
+/// Detaches it, if it is attached.
+///
+/// # Errors
+///
+/// The pin cannot be removed.
+pub fn detach_egress(pins: &PinDir) -> Result<(), Error> {
+    remove(&pins.links().join(EGRESS_PIN))
+}
+
+const EGRESS_PIN: &str = "cgroup-egress";
 
 /// Puts the program into the pinned link; false if there is none, or it is for another interface than `index` and has
 /// been removed.

@@ -5,9 +5,12 @@
 //! program's own ancestors.
 
 use std::{
-    fs,
+    fs, io,
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
 };
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// `path` as this process sees it, then as processes outside of its mount namespace may see it.
 pub(super) fn views(path: &Path) -> impl Iterator<Item = PathBuf> {
@@ -59,4 +62,26 @@ mod tests {
         assert_eq!(path(Path::new("/sys/fs/cgroup/a")), Path::new("/sys/fs/cgroup/a"));
         assert_eq!(path(Path::new("/proc")), Path::new("/proc"));
     }
+}
+
+/// The kernel's number for the network namespace of the calling thread, never given twice (Linux 5.14).
+///
+/// # Errors
+///
+/// The kernel is older.
+pub fn namespace_cookie() -> io::Result<u64> {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which is the size of `cookie`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }

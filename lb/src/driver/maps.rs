@@ -13,8 +13,8 @@ use aya::{
 };
 use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, bpf_map_type};
 use datapath::abi::{
-    Addr, Backend, Chunk, Counter, Frontend, FrontendKey, Hook, MAX_SERVICES, Name, SocketKey, SocketPeer,
-    map,
+    Addr, Affinity, Backend, Chunk, Counter, Frontend, FrontendKey, Hook, MAX_SERVICES, Name, Prefix,
+    SocketKey, SocketPeer, Source, SourceRange, map,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -36,7 +36,8 @@ pub enum Error {
     Write { name: &'static str, count: usize, source: io::Error },
 }
 
-/// A hash map of ours.
+/// A hash map of ours, or a trie, which is used by the same calls; only that a lookup in a trie finds the longest
+/// prefix.
 #[derive(Debug)]
 pub struct Hash<K, V> {
     name: &'static str,
@@ -294,7 +295,11 @@ pub struct Maps {
     pub frontends: Hash<FrontendKey, Frontend>,
     pub backends: Hash<u32, Backend>,
     pub maglev: MaglevTables,
-    pub node_addresses: Hash<Addr, u32>,
+    pub addresses: Hash<Addr, u32>,
+    pub networks: Hash<Prefix, u32>,
+    pub source_ranges: Hash<SourceRange, u32>,
+    pub interfaces: Hash<u32, u32>,
+    pub affinities: Hash<Source, Affinity>,
     pub services: Hash<u32, Name>,
     pub sockets: Hash<SocketKey, SocketPeer>,
     pub counters: Counters,
@@ -315,7 +320,11 @@ impl Maps {
             frontends: Hash::open(pin(map::FRONTENDS), map::FRONTENDS)?,
             backends: Hash::open(pin(map::BACKENDS), map::BACKENDS)?,
             maglev: MaglevTables::open(pins)?,
-            node_addresses: Hash::open(pin(map::NODE_ADDRS), map::NODE_ADDRS)?,
+            addresses: Hash::open(pin(map::ADDRESSES), map::ADDRESSES)?,
+            networks: Hash::open(pin(map::NETWORKS), map::NETWORKS)?,
+            source_ranges: Hash::open(pin(map::SOURCE_RANGES), map::SOURCE_RANGES)?,
+            interfaces: Hash::open(pin(map::INTERFACES), map::INTERFACES)?,
+            affinities: Hash::open_lru(pin(map::AFFINITY), map::AFFINITY)?,
             services: Hash::open_or_create(pin(map::SERVICES), map::SERVICES, MAX_SERVICES)?,
             sockets: Hash::open_lru(pin(map::SOCKETS), map::SOCKETS)?,
             counters: Counters::open(pins)?,

@@ -14,3 +14,5 @@ pub mod privileges;
 pub mod probe;
 mod sys;
 pub mod sysctl;
+
+pub use host::namespace_cookie;

@@ -1,16 +1,28 @@
 //! Loading the eBPF programs onto the pinned maps.
 
+use std::io;
+
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
-    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp},
+    programs::{CgroupSkb, CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp},
 };
 use datapath::abi::map;
 
-use super::pins::PinDir;
+use super::{host, pins::PinDir};
 
 /// Maps that programs share, each pinned under its name.
-const SHARED: [&str; 6] =
-    [map::FRONTENDS, map::BACKENDS, map::MAGLEV, map::NODE_ADDRS, map::SOCKETS, map::COUNTERS];
+const SHARED: [&str; 10] = [
+    map::FRONTENDS,
+    map::BACKENDS,
+    map::MAGLEV,
+    map::ADDRESSES,
+    map::NETWORKS,
+    map::SOURCE_RANGES,
+    map::INTERFACES,
+    map::AFFINITY,
+    map::SOCKETS,
+    map::COUNTERS,
+];
 
 /// Names of the cgroup programs, all of one type.
 pub const SOCKET_PROGRAMS: [&str; 8] = [
@@ -23,6 +35,8 @@ pub const SOCKET_PROGRAMS: [&str; 8] = [
     "portico_getpeername4",
     "portico_getpeername6",
 ];
+/// Name of the program for packets that leave a socket.
+pub const EGRESS_PROGRAM: &str = "portico_egress";
 /// Names of the XDP programs: for packets in one buffer and in several.
 pub const XDP_PROGRAMS: [&str; 2] = ["portico_xdp", "portico_xdp_frags"];
 /// Names of the tc programs: for interfaces with and without Ethernet headers.
@@ -36,6 +50,8 @@ pub enum Error {
     Object { object: &'static str, source: EbpfError },
     #[error("the {object} object has no program {program}")]
     Missing { object: &'static str, program: &'static str },
+    #[error("cannot identify the network namespace")]
+    Namespace(#[source] io::Error),
     #[error("the kernel does not accept program {program}")]
     Program { program: &'static str, source: ProgramError },
 }
@@ -48,16 +64,23 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Loads everything. Maps that are pinned are adopted, those that are not are made and pinned.
+    /// Loads everything. Maps that are pinned are adopted, those that are not are made and pinned. The
+    /// network namespace of the calling thread counts as the host's.
     ///
     /// # Errors
     ///
     /// The kernel refuses a map or a program; the source has the verifier's log.
     pub fn load(pins: &PinDir) -> Result<Self, Error> {
+        let namespace = host::namespace_cookie().map_err(Error::Namespace)?;
         let mut objects = Self {
-            xdp: load("xdp", include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp")), pins)?,
-            tc: load("tc", include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc")), pins)?,
-            sockops: load("sockops", include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sockops")), pins)?,
+            xdp: load("xdp", include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp")), pins, None)?,
+            tc: load("tc", include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc")), pins, None)?,
+            sockops: load(
+                "sockops",
+                include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sockops")),
+                pins,
+                Some(namespace),
+            )?,
         };
         let refused = |program| move |source| Error::Program { program, source };
         for program in XDP_PROGRAMS {
@@ -69,7 +92,17 @@ impl Objects {
         for program in SOCKET_PROGRAMS {
             objects.socket(program)?.load().map_err(refused(program))?;
         }
+        objects.egress()?.load().map_err(refused(EGRESS_PROGRAM))?;
         Ok(objects)
+    }
+
+    /// The program for packets that leave a socket.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn egress(&mut self) -> Result<&mut CgroupSkb, Error> {
+        find(&mut self.sockops, "sockops", EGRESS_PROGRAM)
     }
 
     /// An XDP program.
@@ -100,8 +133,11 @@ impl Objects {
     }
 }
 
-fn load(object: &'static str, bytes: &[u8], pins: &PinDir) -> Result<Ebpf, Error> {
+fn load(object: &'static str, bytes: &[u8], pins: &PinDir, namespace: Option<u64>) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
+    if let Some(namespace) = &namespace {
+        loader.override_global("HOST_NAMESPACE", namespace, true);
+    }
     // The log of a successful verification is of no use, and asking for it costs time.
     loader.verifier_log_level(VerifierLogLevel::DISABLE);
     for name in SHARED {

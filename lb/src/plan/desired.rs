@@ -8,6 +8,7 @@ use std::{
 };
 
 use datapath::abi::{Addr, FrontendKey, MASQUERADE, REFUSE, WITHHOLD};
+use ipnet::IpNet;
 
 use super::eligible::{Eligible, Viewpoint, candidates, eligible};
 use crate::model::{Service, ServicePort, Slice, TrafficPolicy};
@@ -26,6 +27,10 @@ impl Family {
     #[must_use]
     pub const fn of(ip: IpAddr) -> Self {
         if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    const fn has(self, network: &IpNet) -> bool {
+        matches!((self, network), (Self::V4, IpNet::V4(_)) | (Self::V6, IpNet::V6(_)))
     }
 
     const fn any(self) -> Addr {
@@ -95,6 +100,16 @@ pub struct Choice {
     pub flags: u32,
 }
 
+impl Choice {
+    /// With the client's address replaced, if there is anywhere to go.
+    const fn masqueraded(self) -> Self {
+        match self.list {
+            Some(_) => Self { flags: self.flags | MASQUERADE, ..self },
+            None => self,
+        }
+    }
+}
+
 /// A frontend that a service port wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frontend {
@@ -102,10 +117,48 @@ pub struct Frontend {
     pub key: FrontendKey,
     /// Where the address comes from.
     pub kind: FrontendKind,
-    /// For packets that arrive on an interface.
+    /// Only sources within [`Port::ranges`] may open connections.
+    pub restricted: bool,
+    /// For each class of clients.
+    pub choices: Choices,
+}
+
+/// What happens to the classes of clients; see [`datapath::abi::Frontend`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choices {
+    /// Neither of the others.
     pub outside: Choice,
-    /// For sockets of processes on this node.
-    pub inside: Choice,
+    /// Pods of this node.
+    pub pod: Choice,
+    /// This host.
+    pub host: Choice,
+}
+
+impl Choices {
+    /// All three.
+    #[must_use]
+    pub const fn all(&self) -> [Choice; 3] {
+        [self.outside, self.pod, self.host]
+    }
+}
+
+/// What decides about choices besides the objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting<'a> {
+    /// From where endpoints are looked at.
+    pub at: Viewpoint<'a>,
+    /// The node's own addresses, at most one a family.
+    pub node_ips: &'a [IpAddr],
+    /// Whether pods of this node can be told from other clients, for IPv4 and IPv6.
+    pub detects: [bool; 2],
+    /// Whether everything that comes in through a cluster IP is masqueraded.
+    pub masquerade_all: bool,
+}
+
+impl Setting<'_> {
+    const fn detects(&self, family: Family) -> bool {
+        self.detects[family as usize]
+    }
 }
 
 /// What a service port needs: the ports of a Service that share name and protocol, which as a rule is one.
@@ -117,6 +170,10 @@ pub struct Port {
     pub frontends: Vec<Frontend>,
     /// The lists that frontends choose from, none of them empty, in order of the addresses.
     pub lists: BTreeMap<(Family, Scope), Vec<SocketAddr>>,
+    /// From where restricted frontends may be reached.
+    pub ranges: Vec<IpNet>,
+    /// For how many seconds a client stays with its endpoint.
+    pub affinity: Option<u32>,
 }
 
 /// The ports of a Service that have any frontend.
@@ -124,17 +181,23 @@ pub struct Port {
 pub fn ports<'a>(
     service: &Service,
     slices: impl Iterator<Item = &'a Slice> + Clone,
-    at: Viewpoint<'_>,
+    setting: Setting<'_>,
 ) -> Vec<Port> {
     let mut ports: Vec<Port> = Vec::new();
     for port in &service.ports {
         let name = port_name(service, port);
         let slot = ports.iter().position(|p| p.name == name).unwrap_or_else(|| {
-            ports.push(Port { name, frontends: Vec::new(), lists: BTreeMap::new() });
+            ports.push(Port {
+                name,
+                frontends: Vec::new(),
+                lists: BTreeMap::new(),
+                ranges: ranges(service, setting.node_ips),
+                affinity: service.affinity,
+            });
             ports.len() - 1
         });
         if let Some(into) = ports.get_mut(slot) {
-            add_port(into, service, port, slices.clone(), at);
+            add_port(into, service, port, slices.clone(), setting);
         }
     }
     ports.retain(|port| !port.frontends.is_empty());
@@ -154,7 +217,7 @@ fn add_port<'a>(
     service: &Service,
     port: &ServicePort,
     slices: impl Iterator<Item = &'a Slice> + Clone,
-    at: Viewpoint<'_>,
+    setting: Setting<'_>,
 ) {
     let mut endpoints: BTreeMap<Family, Eligible> = BTreeMap::new();
     let mut keys: BTreeSet<FrontendKey> = into.frontends.iter().map(|f| f.key).collect();
@@ -165,15 +228,17 @@ fn add_port<'a>(
         }
         let endpoints = endpoints
             .entry(family)
-            .or_insert_with(|| eligible(&candidates(slices.clone(), port, family == Family::V6), at));
-        let (outside, inside) = choices(service, kind, family, endpoints);
-        for list in [outside.list, inside.list].into_iter().flatten() {
+            .or_insert_with(|| eligible(&candidates(slices.clone(), port, family == Family::V6), setting.at));
+        let choices = choices(service, kind, family, endpoints, setting);
+        for list in choices.all().into_iter().filter_map(|choice| choice.list) {
             into.lists.entry(list).or_insert_with(|| match list.1 {
                 Scope::Cluster => endpoints.cluster.clone(),
                 Scope::Local => endpoints.local.clone(),
             });
         }
-        into.frontends.push(Frontend { key, kind, outside, inside });
+        let restricted =
+            kind == FrontendKind::LoadBalancer && into.ranges.iter().any(|range| family.has(range));
+        into.frontends.push(Frontend { key, kind, restricted, choices });
     }
 }
 
@@ -196,26 +261,60 @@ fn addresses(
     cluster_ips.chain(external_ips).chain(load_balancer_ips).chain(node_port)
 }
 
-/// What happens to clients outside and inside.
+/// Who may reach the load-balancer addresses (kube-proxy's firewall chain): the families' ranges, and where one of them
+/// has the node, the load-balancer addresses themselves: a host that has one uses it as the source of what it sends
+/// there.
+fn ranges(service: &Service, node_ips: &[IpAddr]) -> Vec<IpNet> {
+    let vips = service.load_balancer_ips.iter();
+    let node_within = |vip: &&IpAddr| {
+        let nodes = node_ips.iter().filter(|node| node.is_ipv4() == vip.is_ipv4());
+        nodes.into_iter().any(|node| service.source_ranges.iter().any(|range| range.contains(node)))
+    };
+    let of_node = vips.filter(node_within).map(|vip| IpNet::from(*vip));
+    if service.load_balancer_ips.is_empty() {
+        return Vec::new();
+    }
+    let ranges: BTreeSet<IpNet> = service.source_ranges.iter().map(IpNet::trunc).chain(of_node).collect();
+    ranges.into_iter().collect()
+}
+
+/// What happens to the classes of clients: kube-proxy's rules (`pkg/proxy/nftables/proxier.go`, `syncProxyRules`).
 ///
-/// A `ClusterIP` follows the internal policy for both and keeps the client's address. Any other frontend follows the
-/// external policy for clients outside, who are masqueraded under `Cluster`; processes on this node always get the
-/// cluster list, as kube-proxy short-circuits them.
-fn choices(service: &Service, kind: FrontendKind, family: Family, endpoints: &Eligible) -> (Choice, Choice) {
+/// * A cluster IP follows the internal policy. Masqueraded is everything, if so configured, or else what does not come
+///   from a pod of this node, if that can be told.
+/// * Any other frontend under policy `Cluster` is masqueraded, since the endpoint may be on another node.
+/// * Under policy `Local` it uses the endpoints on this node and keeps the client's address; but pods of this node, if
+///   they can be told, and this host get the cluster list, as if the policy were the load balancer's alone. The host is
+///   masqueraded, as it may have used the frontend's address as its own.
+fn choices(
+    service: &Service,
+    kind: FrontendKind,
+    family: Family,
+    endpoints: &Eligible,
+    setting: Setting<'_>,
+) -> Choices {
     let cluster = choice(&endpoints.cluster, (family, Scope::Cluster), endpoints.has_any);
     let local = choice(&endpoints.local, (family, Scope::Local), endpoints.has_any);
-    let policy = match kind {
-        FrontendKind::ClusterIp => service.internal_policy,
-        _ => service.external_policy,
-    };
-    match (kind, policy) {
-        (FrontendKind::ClusterIp, TrafficPolicy::Cluster) => (cluster, cluster),
-        (FrontendKind::ClusterIp, TrafficPolicy::Local) => (local, local),
-        (_, TrafficPolicy::Cluster) if cluster.list.is_some() => {
-            (Choice { flags: cluster.flags | MASQUERADE, ..cluster }, cluster)
-        }
-        (_, TrafficPolicy::Cluster) => (cluster, cluster),
-        (_, TrafficPolicy::Local) => (local, cluster),
+    let same = |choice| Choices { outside: choice, pod: choice, host: choice };
+    let detects = setting.detects(family);
+    if kind == FrontendKind::ClusterIp {
+        let plain = match service.internal_policy {
+            TrafficPolicy::Cluster => cluster,
+            TrafficPolicy::Local => local,
+        };
+        return match (setting.masquerade_all, detects) {
+            (true, _) => same(plain.masqueraded()),
+            (false, true) => Choices { pod: plain, ..same(plain.masqueraded()) },
+            (false, false) => same(plain),
+        };
+    }
+    match service.external_policy {
+        TrafficPolicy::Cluster => same(cluster.masqueraded()),
+        TrafficPolicy::Local => Choices {
+            outside: local,
+            pod: if detects { cluster } else { local },
+            host: cluster.masqueraded(),
+        },
     }
 }
 

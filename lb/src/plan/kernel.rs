@@ -13,7 +13,7 @@ use datapath::abi::{Addr, Backend, Frontend, FrontendKey, Label};
 
 use self::references::{Counts, Idle, serves};
 use super::{
-    MaglevSpec,
+    Flagged, MaglevSpec,
     delta::Table,
     desired::{Family, Scope},
     ids::Ids,
@@ -72,7 +72,7 @@ pub(super) struct Kernel {
     /// No members on the actual side stand for a table of unknown content.
     pub(super) tables: Table<u32, Members>,
     pub(super) frontends: Table<FrontendKey, Frontend>,
-    pub(super) node_addresses: Table<Addr, u32>,
+    pub(super) flags: Table<Flagged, u32>,
 
     /// Frontends that a previous process served and this one has not been asked to serve yet.
     kept: BTreeSet<FrontendKey>,
@@ -103,7 +103,7 @@ impl Kernel {
             services: Table::default(),
             tables: Table::default(),
             frontends: Table::default(),
-            node_addresses: Table::default(),
+            flags: Table::default(),
             kept: BTreeSet::new(),
             backend_refs: Counts::default(),
             table_refs: Counts::default(),

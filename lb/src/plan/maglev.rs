@@ -36,11 +36,11 @@ impl MaglevSpec {
 }
 
 /// Table sizes to choose from: at first the largest primes with which an array map, its header of some 312 bytes
-/// included, fits in 8 and 16 KiB, for the kernel rounds such allocations up to a power of two; beyond 32 KiB it does
+/// and the list of members included, fits in 8 and 16 KiB, for the kernel rounds such allocations up to a power of two; beyond 32 KiB it does
 /// not, and they are the largest primes below powers of two. Few and far apart, because a service whose table changes its
 /// size sends most flows without conntrack entry elsewhere; and none smaller, because up to 19 backends should come and
 /// go with little disruption.
-const LADDER: [u32; 6] = [1951, 3989, 16381, 65521, 262_139, 1_048_573];
+const LADDER: [u32; 6] = [1931, 3947, 16381, 65521, 262_139, 1_048_573];
 
 /// Slots for a number of backends: the lowest prime of the ladder that is at least a hundred times as large, which
 /// keeps the shares within 1 % of one another (section 5.3 of the paper); the top of the ladder beyond.
@@ -85,16 +85,19 @@ pub fn build(spec: &MaglevSpec) -> Vec<u32> {
     table
 }
 
-/// A table as its chunks: the number of slots, the slots, and zeros to the end of the last chunk.
-pub fn chunks(words: &[u32]) -> impl ExactSizeIterator<Item = Chunk> {
+/// A table as its chunks, from the slots and the backends that they were made from; see [`Chunk`].
+pub fn chunks(slots: &[u32], spec: &MaglevSpec) -> impl ExactSizeIterator<Item = Chunk> {
     const WORDS: usize = CHUNK_WORDS as usize;
-    (0..(words.len() + 1).div_ceil(WORDS)).map(move |chunk| {
-        Chunk(std::array::from_fn(|i| match (chunk * WORDS + i).checked_sub(1) {
-            // A table has at most as many slots as the top of the ladder.
-            None => words.len() as u32,
-            Some(slot) => words.get(slot).copied().unwrap_or(0),
-        }))
-    })
+    let mut members: Vec<u32> = spec.backends.iter().map(|(id, _)| *id).collect();
+    members.sort_unstable();
+    // A table has at most as many slots as the top of the ladder, and there are fewer backends than ids.
+    let mut words = Vec::with_capacity(slots.len() + members.len() + 2);
+    words.push(slots.len() as u32);
+    words.extend_from_slice(slots);
+    words.push(members.len() as u32);
+    words.append(&mut members);
+    (0..words.len().div_ceil(WORDS))
+        .map(move |chunk| Chunk(std::array::from_fn(|i| words.get(chunk * WORDS + i).copied().unwrap_or(0))))
 }
 
 /// A backend's permutation of the slots, and how far it got.

@@ -31,7 +31,7 @@ pub use index::{Dirty, Index};
 pub use kernel::{BATCH, Found, QUARANTINE};
 pub use maglev::MaglevSpec;
 pub use planner::{FrontendView, Limits, NodeFacts, Planner, ServiceView, TableView};
-pub use step::{Actual, Step};
+pub use step::{Actual, Flagged, Step};
 
 /// Something of the configuration that is not served, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

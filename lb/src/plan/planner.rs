@@ -1,4 +1,5 @@
 mod claims;
+mod flags;
 mod view;
 
 pub use view::{FrontendView, ServiceView, TableView};
@@ -10,11 +11,12 @@ use std::{
     time::Duration,
 };
 
-use datapath::abi::{self, Addr, FrontendKey, NODE_PORT, Name};
+use datapath::abi::{self, Addr, FrontendKey, NODE_PORT, Name, SourceRange};
+use ipnet::IpNet;
 
 use super::{
-    Actual, Dirty, Found, Index, Step,
-    desired::{self, Family, FrontendKind, Scope},
+    Actual, Dirty, Flagged, Found, Index, Step,
+    desired::{self, Family, FrontendKind, Scope, Setting},
     eligible::Viewpoint,
     kernel::{Kernel, TableKey, Target},
 };
@@ -29,6 +31,32 @@ pub struct NodeFacts {
     pub node_port_addresses: Vec<IpAddr>,
     /// The node's zone, if it is known.
     pub zone: Option<String>,
+    /// The node's own addresses, at most one a family.
+    pub node_ips: Vec<IpAddr>,
+    /// All addresses of interfaces: what comes from them comes from this host.
+    pub local_addresses: Vec<IpAddr>,
+    /// Networks that pods of this node have their addresses from.
+    pub pod_networks: Vec<IpNet>,
+    /// Indexes of interfaces that pods of this node are behind.
+    pub pod_interfaces: Vec<u32>,
+    /// Whether pods are told by their interfaces, even if there is none now.
+    pub by_interface: bool,
+    /// Networks that cluster IPs are allocated from.
+    pub service_networks: Vec<IpNet>,
+    /// Whether everything that comes in through a cluster IP is masqueraded.
+    pub masquerade_all: bool,
+}
+
+impl NodeFacts {
+    fn setting(&self) -> Setting<'_> {
+        let of_family = |ipv6| self.pod_networks.iter().any(|net| net.addr().is_ipv6() == ipv6);
+        Setting {
+            at: Viewpoint { node: &self.name, zone: self.zone.as_deref() },
+            node_ips: &self.node_ips,
+            detects: [false, true].map(|ipv6| self.by_interface || of_family(ipv6)),
+            masquerade_all: self.masquerade_all,
+        }
+    }
 }
 
 /// What the kernel's maps have room for.
@@ -42,8 +70,14 @@ pub struct Limits {
     pub tables: u32,
     /// Service ports, likewise.
     pub services: u32,
-    /// Addresses that serve `NodePorts`.
+    /// Addresses of the node.
     pub node_addresses: u32,
+    /// Networks of pods and cluster IPs.
+    pub networks: u32,
+    /// Interfaces that pods are behind.
+    pub interfaces: u32,
+    /// Source ranges.
+    pub source_ranges: u32,
 }
 
 impl Default for Limits {
@@ -55,6 +89,9 @@ impl Default for Limits {
             tables: abi::MAX_TABLES,
             services: abi::MAX_SERVICES,
             node_addresses: abi::MAX_NODE_ADDRESSES,
+            networks: abi::MAX_NETWORKS,
+            interfaces: abi::MAX_INTERFACES,
+            source_ranges: abi::MAX_SOURCE_RANGES,
         }
     }
 }
@@ -80,14 +117,21 @@ pub struct Planner {
     contested: BTreeSet<FrontendKey>,
     /// Services that are not served, and why.
     refused: BTreeMap<ObjectName, String>,
-    /// Addresses for which there is no room.
-    spare_node_addresses: usize,
+    /// Flags that the node's facts ask for.
+    node_flags: BTreeMap<Flagged, u32>,
+    /// Cluster IPs, and how many Services have them.
+    cluster_ips: BTreeMap<Addr, u32>,
+    /// Source ranges of all service ports.
+    source_ranges: usize,
+    /// How many of the node's addresses, networks and interfaces there is no room for.
+    spare: usize,
 }
 
 #[derive(Debug)]
 struct Service {
     /// Ids of its service ports.
     ports: Vec<u32>,
+    cluster_ips: Vec<Addr>,
 }
 
 #[derive(Debug)]
@@ -97,6 +141,7 @@ struct Port {
     name: Arc<str>,
     frontends: Vec<Wanted>,
     tables: BTreeMap<(Family, Scope), u32>,
+    ranges: BTreeSet<SourceRange>,
 }
 
 #[derive(Debug)]
@@ -131,7 +176,10 @@ impl Planner {
             claims: BTreeMap::new(),
             contested: BTreeSet::new(),
             refused: BTreeMap::new(),
-            spare_node_addresses: 0,
+            node_flags: BTreeMap::new(),
+            cluster_ips: BTreeMap::new(),
+            source_ranges: 0,
+            spare: 0,
         }
     }
 
@@ -139,13 +187,13 @@ impl Planner {
     /// written. The contents of tables are not known, so each is written once when it is first wanted. Whatever the
     /// first plan does not want is deleted.
     pub fn adopt(&mut self, actual: Actual, now: Duration) {
-        let Actual { frontends, backends, services, tables, node_addresses, translations } = actual;
+        let Actual { frontends, backends, services, tables, flags, translations } = actual;
         self.found(Found::Backends(backends), now);
         self.found(Found::Translations(translations), now);
         self.found(Found::Services(services), now);
         self.found(Found::Tables(tables), now);
         self.found(Found::Frontends(frontends), now);
-        self.found(Found::NodeAddresses(node_addresses), now);
+        self.found(Found::Flags(flags), now);
     }
 
     /// Takes note of what a surface was found to hold, for example that somebody flushed the nft table. What differs
@@ -154,13 +202,12 @@ impl Planner {
         self.kernel.found(found, now);
     }
 
-    /// Works out anew what the dirty Services need; all Services the first time and when the node's name or zone
-    /// changed.
+    /// Works out anew what the dirty Services need; all Services the first time and when something about the node changed
+    /// that they depend on.
     pub fn plan(&mut self, index: &Index, facts: &NodeFacts, dirty: &Dirty, now: Duration) {
-        let same_view = |old: &NodeFacts| old.name == facts.name && old.zone == facts.zone;
-        let all = !self.facts.as_ref().is_some_and(same_view);
+        let all = self.facts.as_ref().is_none_or(|old| old.setting() != facts.setting());
         if self.facts.as_ref() != Some(facts) {
-            self.plan_node_addresses(&facts.node_port_addresses);
+            self.plan_node(facts);
             self.facts = Some(facts.clone());
         }
         let names: BTreeSet<ObjectName> = if all {
@@ -242,7 +289,8 @@ impl Planner {
     pub fn is_frontend(&self, to: SocketAddr, protocol: u8) -> bool {
         let (addr, port) = (Addr::from(to.ip()), to.port().to_be_bytes());
         let wanted = |addr| self.kernel.frontends.desired(&FrontendKey::new(addr, port, protocol)).is_some();
-        wanted(addr) || self.kernel.node_addresses.desired(&addr).is_some() && wanted(addr.any())
+        let flags = self.kernel.flags.desired(&Flagged::Address(addr)).copied().unwrap_or(0);
+        wanted(addr) || flags & NODE_PORT != 0 && wanted(addr.any())
     }
 
     /// How many entries of the kernel are not as they should be, or may not be.
@@ -262,22 +310,6 @@ impl Planner {
 }
 
 impl Planner {
-    fn plan_node_addresses(&mut self, addresses: &[IpAddr]) {
-        let mut wanted: BTreeSet<Addr> = addresses.iter().map(|ip| Addr::from(*ip)).collect();
-        self.spare_node_addresses = wanted.len().saturating_sub(self.limits.node_addresses as usize);
-        for _ in 0..self.spare_node_addresses {
-            wanted.pop_last();
-        }
-        let table = &mut self.kernel.node_addresses;
-        let gone: Vec<Addr> = table.iter_desired().map(|(a, _)| *a).filter(|a| !wanted.contains(a)).collect();
-        for addr in gone {
-            table.unset(&addr);
-        }
-        for addr in wanted {
-            table.set(addr, NODE_PORT);
-        }
-    }
-
     fn plan_service(
         &mut self,
         index: &Index,
@@ -286,10 +318,15 @@ impl Planner {
         touched: &mut BTreeSet<FrontendKey>,
         now: Duration,
     ) {
-        let at = Viewpoint { node: &facts.name, zone: facts.zone.as_deref() };
         let service = index.service(&name);
-        let mut wanted = service.map_or_else(Vec::new, |s| desired::ports(s, index.slices(&name), at));
-        let old = self.services.remove(&name).map_or_else(Vec::new, |service| service.ports);
+        let mut wanted =
+            service.map_or_else(Vec::new, |s| desired::ports(s, index.slices(&name), facts.setting()));
+        let (old, old_ips) =
+            self.services.remove(&name).map_or_else(Default::default, |old| (old.ports, old.cluster_ips));
+        let cluster_ips = service.filter(|service| !service.ports.is_empty());
+        let cluster_ips: Vec<Addr> =
+            cluster_ips.iter().flat_map(|service| &service.cluster_ips).map(|ip| Addr::from(*ip)).collect();
+        self.replace_cluster_ips(&old_ips, &cluster_ips);
 
         match self.check(&wanted, &old, now) {
             Ok(()) => self.refused.remove(&name),
@@ -306,8 +343,8 @@ impl Planner {
         for id in old.into_iter().filter(|id| !ports.contains(id)) {
             self.remove_port(id, touched, now);
         }
-        if !ports.is_empty() {
-            self.services.insert(name, Service { ports });
+        if !ports.is_empty() || !cluster_ips.is_empty() {
+            self.services.insert(name, Service { ports, cluster_ips });
         }
     }
 
@@ -328,6 +365,12 @@ impl Planner {
         let left = left.filter(|key| !keys.contains(key) && sole(key)).count();
         let needed = keys.iter().filter(|key| !self.claims.contains_key(key)).count();
         room("frontends", needed, (self.limits.frontends as usize + left).saturating_sub(self.claims.len()))?;
+
+        let held =
+            old.iter().filter_map(|id| self.ports.get(id)).map(|port| port.ranges.len()).sum::<usize>();
+        let others = self.source_ranges.saturating_sub(held);
+        let needed = wanted.iter().map(|port| port.ranges.len()).sum();
+        room("source ranges", needed, (self.limits.source_ranges as usize).saturating_sub(others))?;
 
         let kernel = &mut self.kernel;
         let backends: BTreeSet<&SocketAddr> =
@@ -377,8 +420,17 @@ impl Planner {
             .frontends
             .iter()
             .map(|f| {
-                let value =
-                    abi::Frontend { service: id, outside: choice(f.outside), inside: choice(f.inside) };
+                let desired::Choices { outside, pod, host } = f.choices;
+                let classes = if outside == pod && outside == host { 0 } else { abi::CLASSES };
+                let restricted = if f.restricted { abi::RESTRICTED } else { 0 };
+                let value = abi::Frontend {
+                    service: id,
+                    flags: classes | restricted,
+                    affinity: port.affinity.unwrap_or(0),
+                    outside: choice(outside),
+                    pod: choice(pod),
+                    host: choice(host),
+                };
                 Wanted { key: f.key, kind: f.kind, value }
             })
             .collect();
@@ -387,8 +439,11 @@ impl Planner {
             self.claim(wanted.key, id, touched);
         }
         let kept: BTreeSet<FrontendKey> = frontends.iter().map(|f| f.key).collect();
-        let port = Port { object: object.clone(), created, name, frontends, tables };
-        if let Some(old) = self.ports.insert(id, port) {
+        let ranges = self.want_ranges(id, &port.ranges);
+        let port = Port { object: object.clone(), created, name, frontends, tables, ranges };
+        let old = self.ports.insert(id, port);
+        self.drop_ranges(id, old.as_ref());
+        if let Some(old) = old {
             for wanted in old.frontends.iter().filter(|f| !kept.contains(&f.key)) {
                 self.withdraw(wanted.key, id, touched);
             }
@@ -406,6 +461,7 @@ impl Planner {
         for wanted in &port.frontends {
             self.withdraw(wanted.key, id, touched);
         }
+        self.drop_ranges(id, Some(&port));
         for table in port.tables.values() {
             self.kernel.unset_table(*table, now);
         }
@@ -420,9 +476,8 @@ impl Planner {
         }
         for frontend in frontends {
             let Some(actual) = self.kernel.frontends.actual(&frontend.key) else { continue };
-            for (wanted, id) in
-                [(frontend.outside, actual.outside.table), (frontend.inside, actual.inside.table)]
-            {
+            for (wanted, choice) in frontend.choices.all().into_iter().zip(actual.choices()) {
+                let id = choice.table;
                 let ours = actual.service == service && wanted.list == Some((family, scope));
                 if ours && self.kernel.table_ids.is_reserved(id) && self.kernel.table_ids.adopt(id, key) {
                     return;

@@ -1,8 +1,21 @@
 use std::net::SocketAddr;
 
-use datapath::abi::{Addr, Backend, Frontend, FrontendKey, Name};
+use datapath::abi::{Addr, Backend, Frontend, FrontendKey, Name, Prefix, SourceRange};
 
 use super::MaglevSpec;
+
+/// What has flags in the kernel, each kind in a map of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Flagged {
+    /// Where a service port's restricted frontends may be reached from; the only flag is 1.
+    Source(SourceRange),
+    /// An address of the node, or a cluster IP.
+    Address(Addr),
+    /// Networks of pods and cluster IPs.
+    Network(Prefix),
+    /// Index of an interface that pods are behind; the only flag is 1.
+    Interface(u32),
+}
 
 /// One write to one kernel surface.
 ///
@@ -22,12 +35,12 @@ pub enum Step {
     PutTables(Vec<(u32, MaglevSpec)>),
     /// Frontends, each replaced atomically.
     PutFrontends(Vec<(FrontendKey, Frontend)>),
-    /// Addresses on which `NodePorts` are served, and their flags.
-    PutNodeAddresses(Vec<(Addr, u32)>),
+    /// Flags, each replaced atomically.
+    PutFlags(Vec<(Flagged, u32)>),
     /// Frontends that are not served any more.
     DeleteFrontends(Vec<FrontendKey>),
-    /// Addresses on which no `NodePorts` are served any more.
-    DeleteNodeAddresses(Vec<Addr>),
+    /// What has no flags any more.
+    DeleteFlags(Vec<Flagged>),
     /// Tables that no frontend uses.
     DeleteTables(Vec<u32>),
     /// Names of service ports that no frontend uses.
@@ -48,9 +61,9 @@ macro_rules! each {
             Step::PutServices($list) => $then,
             Step::PutTables($list) => $then,
             Step::PutFrontends($list) => $then,
-            Step::PutNodeAddresses($list) => $then,
+            Step::PutFlags($list) => $then,
             Step::DeleteFrontends($list) => $then,
-            Step::DeleteNodeAddresses($list) => $then,
+            Step::DeleteFlags($list) => $then,
             Step::DeleteTables($list) => $then,
             Step::DeleteServices($list) => $then,
             Step::DeleteBackends($list) => $then,
@@ -90,9 +103,9 @@ impl Step {
             Self::PutServices(_) => "put_services",
             Self::PutTables(_) => "put_tables",
             Self::PutFrontends(_) => "put_frontends",
-            Self::PutNodeAddresses(_) => "put_node_addresses",
+            Self::PutFlags(_) => "put_flags",
             Self::DeleteFrontends(_) => "delete_frontends",
-            Self::DeleteNodeAddresses(_) => "delete_node_addresses",
+            Self::DeleteFlags(_) => "delete_flags",
             Self::DeleteTables(_) => "delete_tables",
             Self::DeleteServices(_) => "delete_services",
             Self::DeleteBackends(_) => "delete_backends",
@@ -112,8 +125,8 @@ pub struct Actual {
     pub services: Vec<(u32, Name)>,
     /// Ids under which there is a table, whatever it contains.
     pub tables: Vec<u32>,
-    /// Addresses that serve `NodePorts`, and their flags.
-    pub node_addresses: Vec<(Addr, u32)>,
+    /// Flags, of all kinds.
+    pub flags: Vec<(Flagged, u32)>,
     /// Labels and the addresses they are translated to, both families.
     pub translations: Vec<(u32, SocketAddr)>,
 }

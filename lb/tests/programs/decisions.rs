@@ -6,7 +6,7 @@ use datapath::{
     abi::{Hook, Label},
     decide::{Decision, decide},
     packet::{IPV4, IPV6, network},
-    testing::{MemoryTables, decide_frame, fixtures, mutated, tables},
+    testing::{INTERFACE, MemoryTables, decide_frame, fixtures, mutated, tables},
 };
 use portico::driver::objects::TC_PROGRAMS;
 use proptest::{
@@ -77,7 +77,7 @@ fn without_ethernet(frame: &[u8]) -> Option<(Vec<u8>, [u8; 2])> {
 
 fn decide_packet(packet: &[u8], ether_type: [u8; 2], tables: &MemoryTables) -> Decision {
     match network(packet, ether_type, 0) {
-        Ok(packet) => decide(&packet, tables),
+        Ok(packet) => decide(&packet, INTERFACE, tables),
         Err(counter) => Decision::pass(counter),
     }
 }

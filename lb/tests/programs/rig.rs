@@ -128,7 +128,11 @@ fn fill(maps: &Maps) {
     let tables = tables();
     maps.backends.put(&tables.backends.into_iter().collect::<Vec<_>>()).unwrap();
     maps.maglev.put(tables.tables.into_iter()).unwrap();
-    maps.node_addresses.put(&tables.node_addresses.into_iter().collect::<Vec<_>>()).unwrap();
+    maps.addresses.put(&tables.addresses.into_iter().collect::<Vec<_>>()).unwrap();
+    maps.networks.put(&tables.networks.into_iter().collect::<Vec<_>>()).unwrap();
+    maps.source_ranges
+        .put(&tables.source_ranges.into_iter().map(|range| (range, 1)).collect::<Vec<_>>())
+        .unwrap();
     maps.frontends.put(&tables.frontends.into_iter().collect::<Vec<_>>()).unwrap();
 }
 

@@ -2,7 +2,8 @@
 
 use crate::{
     abi::{
-        Choice, Counter, Frontend, FrontendKey, Label, MASQUERADE, MASQUERADE_MARK, NODE_PORT, REFUSE,
+        Addr, Affinity, CLASSES, CLUSTER_IP, Choice, Counter, Frontend, FrontendKey, LOCAL, Label,
+        MASQUERADE, MASQUERADE_MARK, NODE_PORT, POD_NETWORK, REFUSE, RESTRICTED, SERVICE_NETWORK, Source,
         WITHHOLD,
     },
     hash, maglev,
@@ -33,22 +34,40 @@ impl Decision {
     }
 
     #[inline(always)]
-    const fn deny(counter: Counter, label: Label) -> Self {
+    const fn deny(counter: Counter) -> Self {
+        let label = match counter {
+            Counter::Refuse | Counter::UnservedPort => Label::REJECT,
+            _ => Label::DROP,
+        };
         Self { counter, label, mark: 0 }
     }
 }
 
-/// Decides about a packet.
+/// Decides about a packet that arrived on an interface, given by its index.
 #[inline(always)]
-pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision {
-    let Some(frontend) = frontend(packet, tables) else {
-        return Decision::pass(Counter::NoFrontend);
+pub fn decide<T: Tables>(packet: &Packet, interface: u32, tables: &T) -> Decision {
+    match frontend(packet, tables) {
+        Ok(frontend) => serve(packet, interface, &frontend, tables),
+        Err(counter @ (Counter::NoFrontend | Counter::OtherProtocol)) => Decision::pass(counter),
+        Err(counter) => Decision::deny(counter),
+    }
+}
+
+#[inline(always)]
+fn serve<T: Tables>(packet: &Packet, interface: u32, frontend: &Frontend, tables: &T) -> Decision {
+    let source = Source { service: frontend.service, addr: packet.src };
+    if frontend.flags & RESTRICTED != 0 && !tables.may_reach(&source) {
+        return Decision::deny(Counter::SourceRange);
+    }
+    let choice = if frontend.flags & CLASSES == 0 {
+        frontend.outside
+    } else {
+        by_class(packet, interface, frontend, tables)
     };
-    let choice = frontend.outside;
-    let id = match choose(&choice, hash::flow(packet), tables) {
+    let client = Client { source, opens: packet.opens, hash: hash::flow(packet) };
+    let id = match choose(frontend, &choice, &client, tables) {
         Ok(id) => id,
-        Err(counter @ Counter::Refuse) => return Decision::deny(counter, Label::REJECT),
-        Err(counter) => return Decision::deny(counter, Label::DROP),
+        Err(counter) => return Decision::deny(counter),
     };
     // A backend that reaches itself through the frontend would answer itself directly, past the translation.
     let hairpin = || tables.backend(id).is_some_and(|backend| backend.addr == packet.src);
@@ -56,29 +75,92 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision {
     Decision { counter: Counter::Forward, label: Label(id), mark }
 }
 
+/// In kube-proxy's order: an address of the node that is in the pods' network is a pod's.
 #[inline(always)]
-fn frontend<T: Tables>(packet: &Packet, tables: &T) -> Option<Frontend> {
-    let key = FrontendKey::new(packet.dst, packet.dst_port, packet.protocol);
-    if let Some(frontend) = tables.frontend(&key) {
-        return Some(frontend);
+fn by_class<T: Tables>(packet: &Packet, interface: u32, frontend: &Frontend, tables: &T) -> Choice {
+    if tables.network(&packet.src) & POD_NETWORK != 0 || tables.is_pod_interface(interface) {
+        frontend.pod
+    } else if tables.address(&packet.src) & LOCAL != 0 || packet.src.is_loopback() {
+        frontend.host
+    } else {
+        frontend.outside
     }
-    if tables.node_address(&packet.dst)? & NODE_PORT == 0 {
-        return None;
-    }
-    tables.frontend(&FrontendKey::new(packet.dst.any(), packet.dst_port, packet.protocol))
 }
 
-/// The backend id for a choice and a hash, or why there is none.
 #[inline(always)]
-pub(crate) fn choose<T: Tables>(choice: &Choice, hash: u32, tables: &T) -> Result<u32, Counter> {
+fn frontend<T: Tables>(packet: &Packet, tables: &T) -> Result<Frontend, Counter> {
+    let none = if packet.has_ports() { Counter::NoFrontend } else { Counter::OtherProtocol };
+    if packet.has_ports() {
+        let key = FrontendKey::new(packet.dst, packet.dst_port, packet.protocol);
+        if let Some(frontend) = tables.frontend(&key) {
+            return Ok(frontend);
+        }
+    }
+    let flags = tables.address(&packet.dst);
+    if flags & NODE_PORT != 0 && packet.has_ports() {
+        let key = FrontendKey::new(packet.dst.any(), packet.dst_port, packet.protocol);
+        if let Some(frontend) = tables.frontend(&key) {
+            return Ok(frontend);
+        }
+    }
+    Err(unserved(&packet.dst, flags, tables).unwrap_or(none))
+}
+
+/// Why nothing else may have what is not served at this address, if so.
+#[inline(always)]
+pub(crate) fn unserved<T: Tables>(addr: &Addr, flags: u32, tables: &T) -> Option<Counter> {
+    if flags & CLUSTER_IP != 0 {
+        Some(Counter::UnservedPort)
+    } else if flags & LOCAL == 0 && tables.network(addr) & SERVICE_NETWORK != 0 {
+        Some(Counter::Unallocated)
+    } else {
+        None
+    }
+}
+
+/// Whoever asks for a backend.
+pub(crate) struct Client {
+    /// Whose connections stay together.
+    pub(crate) source: Source,
+    /// Whether this may be a new connection.
+    pub(crate) opens: bool,
+    /// Picks the slot.
+    pub(crate) hash: u32,
+}
+
+/// The backend id for a choice and a client, or why there is none.
+#[inline(always)]
+pub(crate) fn choose<T: Tables>(
+    frontend: &Frontend,
+    choice: &Choice,
+    client: &Client,
+    tables: &T,
+) -> Result<u32, Counter> {
     if choice.flags & REFUSE != 0 {
         return Err(Counter::Refuse);
     }
     if choice.flags & WITHHOLD != 0 {
         return Err(Counter::Withhold);
     }
-    tables.table(choice.table).and_then(|table| maglev::pick(&table, hash)).ok_or(Counter::NoBackend)
+    let table = tables.table(choice.table).ok_or(Counter::NoBackend)?;
+    if frontend.affinity == 0 {
+        return maglev::pick(&table, client.hash).ok_or(Counter::NoBackend);
+    }
+    let now = tables.now();
+    let age = |seen: u64| now.saturating_sub(seen);
+    let timeout = u64::from(frontend.affinity) * NANOSECONDS;
+    let known = tables.affinity(&client.source).filter(|known| age(known.seen) < timeout);
+    let backend = match known {
+        Some(known) if maglev::contains(&table, known.backend) => known.backend,
+        _ => maglev::pick(&table, client.hash).ok_or(Counter::NoBackend)?,
+    };
+    if client.opens {
+        tables.remember(&client.source, &Affinity { seen: now, backend, reserved: 0 });
+    }
+    Ok(backend)
 }
+
+const NANOSECONDS: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests;

@@ -19,19 +19,30 @@ impl Frame for [u8] {
     }
 }
 
-/// The addresses and ports of a TCP or UDP packet.
+/// The addresses of a packet, and its ports if it is TCP or UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Source address.
     pub src: Addr,
     /// Destination address.
     pub dst: Addr,
-    /// Source port, network byte order.
+    /// Source port, network byte order; zero for other protocols.
     pub src_port: [u8; 2],
     /// Destination port, network byte order.
     pub dst_port: [u8; 2],
-    /// [`TCP`] or [`UDP`].
+    /// IANA protocol number.
     pub protocol: u8,
+    /// Whether it may be the first of a connection: a SYN without ACK, or a UDP packet.
+    pub opens: bool,
+}
+
+impl Packet {
+    /// Whether it can belong to a service port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_ports(&self) -> bool {
+        self.protocol == TCP || self.protocol == UDP
+    }
 }
 
 /// `ETH_P_IP` as in the header.
@@ -100,15 +111,15 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Counter> 
     if header[0] >> 4 != 4 || length < 20 || total < length {
         return Err(Counter::Malformed);
     }
-    let protocol = header[9];
-    if protocol != TCP && protocol != UDP {
-        return Err(Counter::OtherProtocol);
-    }
     if u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0 {
         return Err(Counter::Fragment);
     }
     let src = Addr::v4([header[12], header[13], header[14], header[15]]);
     let dst = Addr::v4([header[16], header[17], header[18], header[19]]);
+    let protocol = header[9];
+    if protocol != TCP && protocol != UDP {
+        return Ok(portless(src, dst, protocol));
+    }
     if total < length + PORTS {
         return Err(Counter::Malformed);
     }
@@ -139,7 +150,7 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Counter> 
             return transport(frame, offset, src, dst, next);
         }
         if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
-            return Err(Counter::OtherProtocol);
+            return Ok(portless(src, dst, next));
         }
         // None is shorter than eight bytes.
         let Some(&[after, length, a, b, ..]) = frame.window::<8>(offset) else {
@@ -175,11 +186,24 @@ fn transport<F: Frame + ?Sized>(
     dst: Addr,
     protocol: u8,
 ) -> Result<Packet, Counter> {
-    match frame.window::<PORTS>(offset) {
-        Some(&[a, b, c, d]) => Ok(Packet { src, dst, src_port: [a, b], dst_port: [c, d], protocol }),
-        None => Err(Counter::Malformed),
-    }
+    let Some(&[a, b, c, d]) = frame.window::<PORTS>(offset) else {
+        return Err(Counter::Malformed);
+    };
+    let opens = match protocol {
+        TCP => matches!(frame.window::<14>(offset), Some(header) if header[13] & (SYN | ACK) == SYN),
+        _ => true,
+    };
+    Ok(Packet { src, dst, src_port: [a, b], dst_port: [c, d], protocol, opens })
 }
+
+#[inline(always)]
+const fn portless(src: Addr, dst: Addr, protocol: u8) -> Packet {
+    Packet { src, dst, src_port: [0; 2], dst_port: [0; 2], protocol, opens: false }
+}
+
+/// Flags of TCP, RFC 9293 section 3.1.
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 
 #[cfg(test)]
 mod tests;

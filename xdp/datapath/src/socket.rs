@@ -1,8 +1,8 @@
 //! What happens to a socket of a process on this node.
 
 use crate::{
-    abi::{Backend, Counter, Frontend, FrontendKey, NODE_PORT},
-    decide::choose,
+    abi::{Addr, Backend, Counter, Frontend, FrontendKey, NODE_PORT, RESTRICTED, Source},
+    decide::{Client, choose, unserved},
     hash,
     tables::Tables,
 };
@@ -14,6 +14,19 @@ pub struct Target {
     pub backend: Backend,
     /// Id of the service port.
     pub service: u32,
+    /// Whether it may be reached from some sources only. A socket has no source before it is routed.
+    pub restricted: bool,
+}
+
+/// Whose socket it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// The cookie of its network namespace.
+    pub namespace: u64,
+    /// Whether that is the host's, rather than a pod's.
+    pub host: bool,
 }
 
 /// Chooses a backend for `connect` and `sendmsg`; `peer` is what the program asked for.
@@ -22,30 +35,35 @@ pub struct Target {
 ///
 /// [`Counter::NoFrontend`] if the peer is none of ours; otherwise why it cannot be reached.
 #[inline(always)]
-pub fn translate<T: Tables>(peer: &FrontendKey, cookie: u64, tables: &T) -> Result<Target, Counter> {
-    let Some(frontend) = frontend(peer, tables) else {
-        return Err(Counter::NoFrontend);
-    };
-    let id = choose(&frontend.inside, hash::socket(cookie, &peer.addr, peer.port), tables)?;
+pub fn translate<T: Tables>(peer: &FrontendKey, origin: &Origin, tables: &T) -> Result<Target, Counter> {
+    let frontend = frontend(peer, tables)?;
+    let choice = if origin.host { frontend.host } else { frontend.pod };
+    // What a client is for affinity: its address, of which a namespace has one as a rule.
+    let source = Source { service: frontend.service, addr: Addr::namespace(origin.namespace) };
+    let hash = hash::socket(origin.cookie, &peer.addr, peer.port);
+    let id = choose(&frontend, &choice, &Client { source, opens: true, hash }, tables)?;
     match tables.backend(id) {
-        Some(backend) => Ok(Target { backend, service: frontend.service }),
+        Some(backend) => {
+            Ok(Target { backend, service: frontend.service, restricted: frontend.flags & RESTRICTED != 0 })
+        }
         None => Err(Counter::NoBackend),
     }
 }
 
 /// As for packets, and besides: a `NodePort` is served on loopback, and the unspecified address means loopback.
 #[inline(always)]
-fn frontend<T: Tables>(peer: &FrontendKey, tables: &T) -> Option<Frontend> {
+fn frontend<T: Tables>(peer: &FrontendKey, tables: &T) -> Result<Frontend, Counter> {
     let any = peer.addr.any();
     if peer.addr.words() != any.words() && !peer.addr.is_loopback() {
         if let Some(frontend) = tables.frontend(peer) {
-            return Some(frontend);
+            return Ok(frontend);
         }
-        if tables.node_address(&peer.addr)? & NODE_PORT == 0 {
-            return None;
+        let flags = tables.address(&peer.addr);
+        if flags & NODE_PORT == 0 {
+            return Err(unserved(&peer.addr, flags, tables).unwrap_or(Counter::NoFrontend));
         }
     }
-    tables.frontend(&FrontendKey::new(any, peer.port, peer.protocol))
+    tables.frontend(&FrontendKey::new(any, peer.port, peer.protocol)).ok_or(Counter::NoFrontend)
 }
 
 #[cfg(test)]

@@ -13,4 +13,4 @@ mod packets;
 pub use family::Family;
 pub use fixtures::{Fixture, fixtures, mutated, port, tables};
 pub use memory::MemoryTables;
-pub use packets::{Extension, Layers, arp, decide_frame, ethernet};
+pub use packets::{Extension, INTERFACE, Layers, arp, decide_frame, ethernet};

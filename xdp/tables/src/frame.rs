@@ -1,4 +1,4 @@
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
 use datapath::packet::Frame;
 
 /// The packet of a context.
@@ -21,6 +21,15 @@ impl Bounds for TcContext {
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
         (self.data(), self.data_end())
+    }
+}
+
+impl Bounds for SkBuffContext {
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        let skb = self.skb.skb;
+        // SAFETY: the context is valid; the verifier knows both fields as packet pointers.
+        unsafe { ((*skb).data as usize, (*skb).data_end as usize) }
     }
 }
 

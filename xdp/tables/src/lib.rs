@@ -10,13 +10,15 @@ pub use frame::{Bounds, ContextFrame};
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, HashMap, HashOfMaps, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use datapath::{
     abi::{
-        Addr, Backend, COUNTERS as COUNTER_COUNT, Chunk, Counter, Frontend, FrontendKey, Hook, MAX_BACKENDS,
-        MAX_FRONTENDS, MAX_NODE_ADDRESSES, MAX_SOCKETS, MAX_TABLES, SocketKey, SocketPeer,
+        Addr, Affinity, Backend, COUNTERS as COUNTER_COUNT, Chunk, Counter, Frontend, FrontendKey, Hook,
+        MAX_ADDRESSES, MAX_AFFINITIES, MAX_BACKENDS, MAX_FRONTENDS, MAX_INTERFACES, MAX_NETWORKS,
+        MAX_SOCKETS, MAX_SOURCE_RANGES, MAX_TABLES, SocketKey, SocketPeer, Source,
     },
     tables::{Table, Tables},
 };
@@ -37,7 +39,21 @@ static BACKENDS: HashMap<u32, Backend, { MAX_BACKENDS as usize }, ON_DEMAND> = H
 static MAGLEV: HashOfMaps<u32, MaglevTable, { MAX_TABLES as usize }, ON_DEMAND> = HashOfMaps::new();
 
 #[btf_map]
-static NODE_ADDRS: HashMap<Addr, u32, { MAX_NODE_ADDRESSES as usize }, ON_DEMAND> = HashMap::new();
+static ADDRESSES: HashMap<Addr, u32, { MAX_ADDRESSES as usize }, ON_DEMAND> = HashMap::new();
+
+/// Keys as [`datapath::abi::Prefix`].
+#[btf_map]
+static NETWORKS: LpmTrie<Addr, u32, { MAX_NETWORKS as usize }> = LpmTrie::new();
+
+/// Keys as [`datapath::abi::SourceRange`].
+#[btf_map]
+static SOURCE_RANGES: LpmTrie<Source, u32, { MAX_SOURCE_RANGES as usize }> = LpmTrie::new();
+
+#[btf_map]
+static INTERFACES: HashMap<u32, u32, { MAX_INTERFACES as usize }, ON_DEMAND> = HashMap::new();
+
+#[btf_map]
+static AFFINITY: LruHashMap<Source, Affinity, { MAX_AFFINITIES as usize }> = LruHashMap::new();
 
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { COUNTER_COUNT as usize }> = PerCpuArray::new();
@@ -89,6 +105,9 @@ pub fn remember_peer(key: &SocketKey, peer: &SocketPeer) -> Result<(), i32> {
     SOCKETS.insert(key, peer, 0)
 }
 
+/// Of an address.
+const ALL_BITS: u32 = 128;
+
 /// The maps in the kernel.
 pub struct KernelTables;
 
@@ -105,9 +124,25 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn node_address(&self, addr: &Addr) -> Option<u32> {
+    fn address(&self, addr: &Addr) -> u32 {
         // SAFETY: as above.
-        unsafe { NODE_ADDRS.get(addr) }.copied()
+        unsafe { ADDRESSES.get(addr) }.copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn network(&self, addr: &Addr) -> u32 {
+        NETWORKS.get(&Key::new(ALL_BITS, *addr)).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn is_pod_interface(&self, index: u32) -> bool {
+        // SAFETY: as above.
+        unsafe { INTERFACES.get(index) }.is_some()
+    }
+
+    #[inline(always)]
+    fn may_reach(&self, source: &Source) -> bool {
+        SOURCE_RANGES.get(&Key::new(u32::BITS + ALL_BITS, *source)).is_some()
     }
 
     #[inline(always)]
@@ -120,6 +155,24 @@ impl Tables for KernelTables {
     fn backend(&self, id: u32) -> Option<Backend> {
         // SAFETY: as above.
         unsafe { BACKENDS.get(id) }.copied()
+    }
+
+    #[inline(always)]
+    fn affinity(&self, source: &Source) -> Option<Affinity> {
+        // SAFETY: the value is copied at once; as for sockets.
+        unsafe { AFFINITY.get(source) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember(&self, source: &Source, affinity: &Affinity) {
+        // Without room the client is sent by its hash the next time.
+        let _ = AFFINITY.insert(source, affinity, 0);
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper takes nothing.
+        unsafe { bpf_ktime_get_ns() }
     }
 }
 

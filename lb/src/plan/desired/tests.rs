@@ -6,7 +6,12 @@ use super::*;
 use crate::model::{Conditions, Endpoint, ObjectName, Protocol, SlicePort};
 
 const HERE: &str = "node-here";
-const AT: Viewpoint<'static> = Viewpoint { node: HERE, zone: None };
+const AT: Setting<'static> = Setting {
+    at: Viewpoint { node: HERE, zone: None },
+    node_ips: &[],
+    detects: [false; 2],
+    masquerade_all: false,
+};
 
 const CLUSTER_IPS: [IpAddr; 2] = [v4(1), v6(1)];
 const EXTERNAL_IPS: [IpAddr; 2] = [v4(2), v6(2)];
@@ -66,42 +71,117 @@ fn words(choice: Choice) -> String {
     list.into_iter().chain(flags).collect::<Vec<_>>().join("+")
 }
 
-#[test]
-fn policies() {
-    use TrafficPolicy::{Cluster, Local};
-    #[rustfmt::skip]
-    let cases: &[(&[&str], TrafficPolicy, TrafficPolicy, [&str; 4])] = &[
-        // endpoints on       internal external  ClusterIP outside, inside   external outside, inside
-        (&[HERE, "elsewhere"], Cluster, Cluster, ["cluster",  "cluster",     "cluster+masquerade", "cluster"]),
-        (&[HERE, "elsewhere"], Cluster, Local,   ["cluster",  "cluster",     "local",              "cluster"]),
-        (&[HERE, "elsewhere"], Local,   Cluster, ["local",    "local",       "cluster+masquerade", "cluster"]),
-        (&[HERE, "elsewhere"], Local,   Local,   ["local",    "local",       "local",              "cluster"]),
-        (&["elsewhere"],       Cluster, Cluster, ["cluster",  "cluster",     "cluster+masquerade", "cluster"]),
-        (&["elsewhere"],       Cluster, Local,   ["cluster",  "cluster",     "withhold",           "cluster"]),
-        (&["elsewhere"],       Local,   Local,   ["withhold", "withhold",    "withhold",           "cluster"]),
-        (&[],                  Cluster, Cluster, ["refuse",   "refuse",      "refuse",             "refuse"]),
-        (&[],                  Local,   Local,   ["refuse",   "refuse",      "refuse",             "refuse"]),
-    ];
-    for (nodes, internal, external, expected) in cases {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let ports = ports(&service(*internal, *external, protocol), slices(nodes, protocol).iter(), AT);
-            let [port] = ports.as_slice() else { panic!("one port") };
-            assert_eq!(port.name, format!("default/web:http/{protocol}"));
-            assert_eq!(port.frontends.len(), 8);
-            for frontend in &port.frontends {
-                let expected = match frontend.kind {
-                    FrontendKind::ClusterIp => &expected[..2],
-                    _ => &expected[2..],
-                };
-                let case = format!("{nodes:?} {internal:?} {external:?} {frontend:?}");
-                assert_eq!([words(frontend.outside), words(frontend.inside)], expected, "{case}");
-                for list in [frontend.outside.list, frontend.inside.list].into_iter().flatten() {
-                    assert_eq!(list.0 == Family::V4, frontend.key.addr.is_v4(), "{case}");
-                    assert!(!port.lists[&list].is_empty(), "{case}");
-                }
-            }
+/// The choices of all frontends of a kind, which must be the same in words.
+fn choices_of(ports: &[Port], external: bool) -> [String; 3] {
+    let [port] = ports else { panic!("one port") };
+    let of_kind = |f: &&Frontend| (f.kind != FrontendKind::ClusterIp) == external;
+    let all: BTreeSet<[String; 3]> =
+        port.frontends.iter().filter(of_kind).map(|f| f.choices.all().map(words)).collect();
+    assert_eq!(all.len(), 1, "{ports:?}");
+    for frontend in &port.frontends {
+        for list in frontend.choices.all().into_iter().filter_map(|choice| choice.list) {
+            assert_eq!(list.0 == Family::V4, frontend.key.addr.is_v4());
+            assert!(!port.lists[&list].is_empty());
         }
     }
+    all.into_iter().next().unwrap()
+}
+
+/// kube-proxy's table of external traffic: outside, pod, host.
+#[test]
+fn external_policies() {
+    use TrafficPolicy::{Cluster, Local};
+    const ALL: [&str; 3] = ["cluster+masquerade"; 3];
+    #[rustfmt::skip]
+    let cases: &[(&[&str], TrafficPolicy, bool, [&str; 3])] = &[
+        // endpoints on       policy   pods are told
+        (&[HERE, "elsewhere"], Cluster, false, ALL),
+        (&[HERE, "elsewhere"], Cluster, true,  ALL),
+        (&["elsewhere"],       Cluster, true,  ALL),
+        (&[HERE, "elsewhere"], Local,   false, ["local",    "local",    "cluster+masquerade"]),
+        (&[HERE, "elsewhere"], Local,   true,  ["local",    "cluster",  "cluster+masquerade"]),
+        (&["elsewhere"],       Local,   false, ["withhold", "withhold", "cluster+masquerade"]),
+        (&["elsewhere"],       Local,   true,  ["withhold", "cluster",  "cluster+masquerade"]),
+        (&[],                  Cluster, true,  ["refuse"; 3]),
+        (&[],                  Local,   false, ["refuse"; 3]),
+        (&[],                  Local,   true,  ["refuse"; 3]),
+    ];
+    for (nodes, external, detects, expected) in cases {
+        for (protocol, internal) in [(Protocol::Tcp, Cluster), (Protocol::Udp, Local)] {
+            let setting = Setting { detects: [*detects; 2], ..AT };
+            let service = service(internal, *external, protocol);
+            let ports = ports(&service, slices(nodes, protocol).iter(), setting);
+            assert_eq!(ports[0].name, format!("default/web:http/{protocol}"));
+            assert_eq!(ports[0].frontends.len(), 8);
+            assert_eq!(choices_of(&ports, true), *expected, "{nodes:?} {external:?} {detects}");
+        }
+    }
+}
+
+#[test]
+fn internal_policies_and_masquerading_of_cluster_ips() {
+    use TrafficPolicy::{Cluster, Local};
+    #[rustfmt::skip]
+    let cases: &[(&[&str], TrafficPolicy, bool, bool, [&str; 3])] = &[
+        // endpoints on       policy   all    pods are told
+        (&[HERE, "elsewhere"], Cluster, false, false, ["cluster"; 3]),
+        (&[HERE, "elsewhere"], Cluster, false, true,  ["cluster+masquerade", "cluster", "cluster+masquerade"]),
+        (&[HERE, "elsewhere"], Cluster, true,  false, ["cluster+masquerade"; 3]),
+        (&[HERE, "elsewhere"], Cluster, true,  true,  ["cluster+masquerade"; 3]),
+        (&[HERE, "elsewhere"], Local,   false, false, ["local"; 3]),
+        (&[HERE, "elsewhere"], Local,   false, true,  ["local+masquerade", "local", "local+masquerade"]),
+        (&["elsewhere"],       Local,   true,  true,  ["withhold"; 3]),
+        (&[],                  Cluster, true,  true,  ["refuse"; 3]),
+        (&[],                  Local,   false, true,  ["refuse"; 3]),
+    ];
+    for (nodes, internal, masquerade_all, detects, expected) in cases {
+        for (protocol, external) in [(Protocol::Tcp, Cluster), (Protocol::Udp, Local)] {
+            let setting = Setting { detects: [*detects; 2], masquerade_all: *masquerade_all, ..AT };
+            let service = service(*internal, external, protocol);
+            let ports = ports(&service, slices(nodes, protocol).iter(), setting);
+            let case = format!("{nodes:?} {internal:?} {masquerade_all} {detects}");
+            assert_eq!(choices_of(&ports, false), *expected, "{case}");
+        }
+    }
+}
+
+#[test]
+fn pods_may_be_told_in_one_family_alone() {
+    let service = service(TrafficPolicy::Cluster, TrafficPolicy::Local, Protocol::Tcp);
+    let setting = Setting { detects: [false, true], ..AT };
+    let ports = ports(&service, slices(&["elsewhere"], Protocol::Tcp).iter(), setting);
+    for frontend in ports[0].frontends.iter().filter(|f| f.kind == FrontendKind::NodePort) {
+        let expected = if frontend.key.addr.is_v4() { "withhold" } else { "cluster" };
+        assert_eq!(words(frontend.choices.pod), expected);
+    }
+}
+
+#[test]
+fn source_ranges_restrict_load_balancer_addresses_of_their_family() {
+    let mut service = service(TrafficPolicy::Cluster, TrafficPolicy::Cluster, Protocol::Tcp);
+    let restricted = |service: &Service, setting: Setting<'_>| {
+        let ports = ports(service, [].iter(), setting);
+        let of = ports[0].frontends.iter().filter(|f| f.restricted);
+        let of: Vec<IpAddr> = of.map(|f| f.key.addr.into()).collect();
+        (of, ports[0].ranges.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(restricted(&service, AT), (vec![], vec![]));
+    service.source_ranges = vec!["192.0.2.9/28".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
+    assert_eq!(
+        restricted(&service, AT),
+        (vec![VIPS[0]], vec!["10.0.0.0/8".to_owned(), "192.0.2.0/28".to_owned()])
+    );
+    // A node within the ranges may use the load balancer's address as its own.
+    let setting = Setting { node_ips: &[v4(5), v6(5)], ..AT };
+    let ranges = ["10.0.0.0/8", "192.0.2.0/28", "192.0.2.3/32"].map(str::to_owned).to_vec();
+    assert_eq!(restricted(&service, setting), (vec![VIPS[0]], ranges));
+    assert_eq!(restricted(&service, Setting { node_ips: &[v4(99), v6(5)], ..AT }).1.len(), 2);
+
+    service.source_ranges = vec!["2001:db8::/64".parse().unwrap()];
+    let ranges = ["2001:db8::/64", "2001:db8::3/128"].map(str::to_owned).to_vec();
+    assert_eq!(restricted(&service, setting), (vec![VIPS[1]], ranges));
+    service.load_balancer_ips.clear();
+    assert_eq!(restricted(&service, setting), (vec![], vec![]));
 }
 
 #[test]

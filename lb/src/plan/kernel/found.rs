@@ -1,9 +1,9 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
-use datapath::abi::{Addr, Backend, Frontend, FrontendKey, Name};
+use datapath::abi::{Backend, Frontend, FrontendKey, Name};
 
 use super::{Kernel, Members, Target};
-use crate::plan::delta::Table;
+use crate::plan::{Flagged, delta::Table};
 
 /// What one kernel surface was found to hold, in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +16,8 @@ pub enum Found {
     Services(Vec<(u32, Name)>),
     /// Ids under which there is a table. What a table that was known of contains is taken to be what was written.
     Tables(Vec<u32>),
-    /// Addresses that serve `NodePorts`, and their flags.
-    NodeAddresses(Vec<(Addr, u32)>),
+    /// Flags, of all kinds.
+    Flags(Vec<(Flagged, u32)>),
     /// Labels and the addresses they are translated to, both families.
     Translations(Vec<(u32, SocketAddr)>),
 }
@@ -64,12 +64,12 @@ impl Kernel {
                     }
                 }
             }
-            Found::NodeAddresses(list) => {
-                for addr in missing(&self.node_addresses, list.iter().map(|(addr, _)| *addr)) {
-                    self.node_addresses.erased(&addr);
+            Found::Flags(list) => {
+                for key in missing(&self.flags, list.iter().map(|(key, _)| *key)) {
+                    self.flags.erased(&key);
                 }
-                for (addr, flags) in list {
-                    self.node_addresses.wrote(addr, flags);
+                for (key, flags) in list {
+                    self.flags.wrote(key, flags);
                 }
             }
             Found::Translations(list) => {

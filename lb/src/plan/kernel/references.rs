@@ -100,7 +100,7 @@ impl Kernel {
 }
 
 pub(super) fn tables_of(frontend: &Frontend) -> impl Iterator<Item = u32> {
-    [frontend.outside.table, frontend.inside.table].into_iter().filter(|id| *id != 0)
+    frontend.choices().into_iter().map(|choice| choice.table).filter(|id| *id != 0)
 }
 
 /// Whether there are endpoints for some class of clients.

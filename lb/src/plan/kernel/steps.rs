@@ -6,7 +6,7 @@ use super::{
     Kernel, Members, QUARANTINE, Target, members,
     references::{serves, tables_of},
 };
-use crate::plan::{MaglevSpec, Step};
+use crate::plan::{Flagged, MaglevSpec, Step};
 
 /// Most items in a step, which bounds how long a driver is busy before failures are heard of.
 pub const BATCH: usize = 16_384;
@@ -44,19 +44,24 @@ impl Kernel {
             let complete = self.tables.puts().filter(|(_, members)| self.backends_present(members));
             step(complete.map(|(id, members)| (*id, self.spec(members))), Step::PutTables)
         })
+        // Before the frontends that they open; other flags close what no frontend is for yet.
+        .or_else(|| {
+            let sources = self.flags.puts().filter(|(key, _)| matches!(key, Flagged::Source(_)));
+            step(sources.map(|(key, flags)| (*key, *flags)), Step::PutFlags)
+        })
         .or_else(|| {
             let complete = self.frontends.puts().filter(|(key, frontend)| {
                 self.referents_present(frontend) && (serves(frontend) || !self.kept.contains(key))
             });
             step(complete.map(|(key, frontend)| (*key, *frontend)), Step::PutFrontends)
         })
-        .or_else(|| step(self.node_addresses.puts().map(|(a, flags)| (*a, *flags)), Step::PutNodeAddresses))
+        .or_else(|| step(self.flags.puts().map(|(key, flags)| (*key, *flags)), Step::PutFlags))
     }
 
     fn delete(&self) -> Option<Step> {
         let unkept = self.frontends.deletes().map(|(key, _)| *key).filter(|key| !self.kept.contains(key));
         step(unkept, Step::DeleteFrontends)
-            .or_else(|| step(self.node_addresses.deletes().map(|(a, _)| *a), Step::DeleteNodeAddresses))
+            .or_else(|| step(self.flags.deletes().map(|(key, _)| *key), Step::DeleteFlags))
             .or_else(|| {
                 let unused = self.tables.deletes().map(|(id, _)| *id).filter(|id| self.table_refs.none(*id));
                 step(unused, Step::DeleteTables)
@@ -107,12 +112,12 @@ impl Kernel {
                 list.iter().for_each(|(id, spec)| self.wrote_table(*id, &members(spec), now));
             }
             Step::PutFrontends(list) => list.iter().for_each(|(key, f)| self.wrote_frontend(*key, f)),
-            Step::PutNodeAddresses(list) => list.iter().for_each(|(addr, flags)| {
-                self.node_addresses.wrote(*addr, *flags);
+            Step::PutFlags(list) => list.iter().for_each(|(key, flags)| {
+                self.flags.wrote(*key, *flags);
             }),
             Step::DeleteFrontends(list) => list.iter().for_each(|key| self.erased_frontend(key)),
-            Step::DeleteNodeAddresses(list) => list.iter().for_each(|addr| {
-                self.node_addresses.erased(addr);
+            Step::DeleteFlags(list) => list.iter().for_each(|key| {
+                self.flags.erased(key);
             }),
             Step::DeleteTables(list) => list.iter().for_each(|id| self.erased_table(*id, now)),
             Step::DeleteServices(list) => list.iter().for_each(|id| {
@@ -152,12 +157,12 @@ impl Kernel {
                     self.hold_frontend(frontend);
                 }
             }),
-            Step::PutNodeAddresses(list) => list.iter().for_each(|(addr, flags)| {
-                self.node_addresses.may_have_written(*addr, *flags);
+            Step::PutFlags(list) => list.iter().for_each(|(key, flags)| {
+                self.flags.may_have_written(*key, *flags);
             }),
             Step::DeleteFrontends(list) => list.iter().for_each(|k| self.frontends.may_have_erased(k)),
-            Step::DeleteNodeAddresses(list) => {
-                list.iter().for_each(|a| self.node_addresses.may_have_erased(a));
+            Step::DeleteFlags(list) => {
+                list.iter().for_each(|key| self.flags.may_have_erased(key));
             }
             Step::DeleteTables(list) => list.iter().for_each(|id| self.tables.may_have_erased(id)),
             Step::DeleteServices(list) => list.iter().for_each(|id| self.services.may_have_erased(id)),
@@ -175,7 +180,7 @@ impl Kernel {
             | self.services.retry()
             | self.tables.retry()
             | self.frontends.retry()
-            | self.node_addresses.retry()
+            | self.flags.retry()
     }
 
     /// How many entries differ from what is wanted, or may.
@@ -185,7 +190,7 @@ impl Kernel {
             + self.services.pending_len()
             + self.tables.pending_len()
             + self.frontends.pending_len()
-            + self.node_addresses.pending_len()
+            + self.flags.pending_len()
     }
 
     /// When the next backend has been idle for long enough.

@@ -104,10 +104,10 @@ impl Planner {
                 })
             })
         });
-        let spare = (self.spare_node_addresses > 0).then(|| Rejection {
+        let spare = (self.spare > 0).then(|| Rejection {
             kind: "Node",
             object: self.facts.as_ref().map_or_else(String::new, |facts| facts.name.clone()),
-            reason: format!("no room for {} of its addresses", self.spare_node_addresses),
+            reason: format!("no room for {} of its addresses, networks and interfaces", self.spare),
         });
         refused.chain(conflicts).chain(spare)
     }

@@ -61,6 +61,12 @@ counters! {
     Refuse = "refuse",
     /// A traffic policy withholds the endpoints there are: dropped.
     Withhold = "withhold",
+    /// The source is in none of the Service's loadBalancerSourceRanges: dropped.
+    SourceRange = "source_range",
+    /// A cluster IP has no such port: refused.
+    UnservedPort = "unserved_port",
+    /// A cluster IP that no Service has: dropped.
+    Unallocated = "unallocated",
     /// The decision was taken over from XDP.
     Hint = "hint",
     /// Neither a frontend nor ours otherwise: passed.
@@ -92,7 +98,14 @@ impl Counter {
     #[must_use]
     pub const fn is_of(self, hook: Hook) -> bool {
         match self {
-            Self::Forward | Self::Refuse | Self::Withhold | Self::NoFrontend | Self::NoBackend => true,
+            Self::Forward
+            | Self::Refuse
+            | Self::Withhold
+            | Self::SourceRange
+            | Self::UnservedPort
+            | Self::Unallocated
+            | Self::NoFrontend
+            | Self::NoBackend => true,
             Self::Hint | Self::Vlan => matches!(hook, Hook::Tc),
             Self::NoMetadata => matches!(hook, Hook::Xdp),
             Self::Reveal | Self::NoRoom => matches!(hook, Hook::Socket),

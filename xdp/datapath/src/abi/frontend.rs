@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::Addr;
 
 /// What clients connect to: an address (`ClusterIP`, load-balancer VIP, external IP), protocol and port. A `NodePort`
-/// is kept once per family under the unspecified address and applies to every address in `NODE_ADDRS`.
+/// is kept once per family under the unspecified address and applies to every address that [`super::NODE_PORT`] says so of.
 #[repr(C)]
 #[derive(
     Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, IntoBytes, FromBytes, Immutable, KnownLayout,
@@ -50,14 +50,17 @@ impl fmt::Debug for FrontendKey {
     }
 }
 
+/// [`Frontend::flags`]: the choices for the classes of clients are not all the same.
+pub const CLASSES: u32 = 1;
+/// [`Frontend::flags`]: only sources in [`super::map::SOURCE_RANGES`] may open connections.
+pub const RESTRICTED: u32 = 2;
+
 /// [`Choice::flags`]: the client's address is replaced by the node's.
 pub const MASQUERADE: u32 = 1;
 /// [`Choice::flags`]: nothing can serve this now; refuse with an ICMP port unreachable, `ECONNREFUSED` locally.
 pub const REFUSE: u32 = 2;
 /// [`Choice::flags`]: drop, because a traffic policy keeps the existing endpoints from being used here.
 pub const WITHHOLD: u32 = 4;
-/// [`super::map::NODE_ADDRS`] value: `NodePorts` are served on this address.
-pub const NODE_PORT: u32 = 1;
 
 /// What happens to one class of clients of a frontend.
 #[repr(C)]
@@ -75,13 +78,27 @@ pub struct Choice {
 pub struct Frontend {
     /// Id of the service port, key of [`super::map::SERVICES`].
     pub service: u32,
-    /// For packets that arrive on an interface.
+    /// [`CLASSES`], [`RESTRICTED`].
+    pub flags: u32,
+    /// For how many seconds after its latest new connection a client stays with its backend; zero: no affinity.
+    pub affinity: u32,
+    /// For clients of neither class below.
     pub outside: Choice,
-    /// For sockets of processes on this node.
-    pub inside: Choice,
+    /// For pods of this node: packets from their networks or interfaces, sockets of other network namespaces.
+    pub pod: Choice,
+    /// For this host: packets from its own addresses, sockets of its own network namespace.
+    pub host: Choice,
+}
+
+impl Frontend {
+    /// Its choices, each once or more.
+    #[must_use]
+    pub const fn choices(&self) -> [Choice; 3] {
+        [self.outside, self.pod, self.host]
+    }
 }
 
 const _: () = assert!(size_of::<FrontendKey>() == 20);
-const _: () = assert!(size_of::<Frontend>() == 20);
+const _: () = assert!(size_of::<Frontend>() == 36);
 
 super::pod!(FrontendKey, Frontend);

@@ -12,21 +12,25 @@ mod hint;
 mod label;
 mod maglev;
 mod name;
+mod network;
 mod socket;
 
 pub use addr::Addr;
 pub use backend::Backend;
 pub use counter::{COUNTERS, Counter, Hook};
-pub use frontend::{Choice, Frontend, FrontendKey, MASQUERADE, NODE_PORT, REFUSE, WITHHOLD};
+pub use frontend::{CLASSES, Choice, Frontend, FrontendKey, MASQUERADE, REFUSE, RESTRICTED, WITHHOLD};
 pub use hint::Hint;
 pub use label::{Label, MASQUERADE_MARK};
 pub use maglev::{CHUNK_WORDS, Chunk};
 pub use name::Name;
-pub use socket::{SocketKey, SocketPeer};
+pub use network::{
+    Affinity, CLUSTER_IP, LOCAL, NODE_PORT, POD_NETWORK, Prefix, SERVICE_NETWORK, Source, SourceRange,
+};
+pub use socket::{CHECK, SocketKey, SocketPeer};
 
 /// Version of everything in this module. It is part of the pin path, so that a daemon never reads maps whose layout
 /// it does not know; raise it with every change of a key or value.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// IANA protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -39,8 +43,18 @@ pub const MAX_FRONTENDS: u32 = 262_144;
 pub const MAX_BACKENDS: u32 = 524_288;
 /// Maglev tables; a service port needs up to two, one for each traffic policy.
 pub const MAX_TABLES: u32 = 131_072;
-/// Addresses of the node that serve `NodePorts`.
+/// Addresses of the node.
 pub const MAX_NODE_ADDRESSES: u32 = 4_096;
+/// Those, and cluster IPs, each of which has a frontend.
+pub const MAX_ADDRESSES: u32 = MAX_NODE_ADDRESSES + MAX_FRONTENDS;
+/// Networks of pods and cluster IPs.
+pub const MAX_NETWORKS: u32 = 1_024;
+/// Source ranges, of all service ports together.
+pub const MAX_SOURCE_RANGES: u32 = 131_072;
+/// Interfaces that pods are behind.
+pub const MAX_INTERFACES: u32 = 4_096;
+/// Clients of service ports with session affinity; the least recently used are forgotten first.
+pub const MAX_AFFINITIES: u32 = 131_072;
 /// Sockets whose peer was translated; the least recently used are forgotten first.
 pub const MAX_SOCKETS: u32 = 131_072;
 /// Service ports with a name in the kernel.
@@ -54,8 +68,17 @@ pub mod map {
     pub const BACKENDS: &str = "BACKENDS";
     /// Table id -> array of `Chunk`.
     pub const MAGLEV: &str = "MAGLEV";
-    /// `Addr` -> flags, the addresses of the node on which `NodePorts` are served.
-    pub const NODE_ADDRS: &str = "NODE_ADDRS";
+    /// `Addr` -> flags: the addresses of the node, and cluster IPs.
+    pub const ADDRESSES: &str = "ADDRESSES";
+    /// `Prefix` -> flags: networks of this node's pods, and of cluster IPs. The longest one has the flags of the others
+    /// that contain it.
+    pub const NETWORKS: &str = "NETWORKS";
+    /// `SourceRange` -> 1: from where restricted frontends may be reached.
+    pub const SOURCE_RANGES: &str = "SOURCE_RANGES";
+    /// Interface index -> 1: what arrives there comes from a pod of this node.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// `Source` -> `Affinity`.
+    pub const AFFINITY: &str = "AFFINITY";
     /// `SocketKey` -> `SocketPeer`.
     pub const SOCKETS: &str = "SOCKETS";
     /// Index by [`super::Counter::index`] -> packets or calls, per CPU.

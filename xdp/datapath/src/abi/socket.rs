@@ -18,6 +18,10 @@ pub struct SocketKey {
     pub reserved: [u8; 5],
 }
 
+/// [`SocketPeer::flags`]: the frontend is restricted, and whether the socket has a source that may reach it was not
+/// known when it was translated.
+pub const CHECK: u16 = 1;
+
 /// The peer that the program asked for, shown by `getpeername` and `recvmsg`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, IntoBytes, FromBytes, Immutable, KnownLayout)]
@@ -26,8 +30,8 @@ pub struct SocketPeer {
     pub addr: Addr,
     /// Port of the frontend, network byte order.
     pub port: [u8; 2],
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// [`CHECK`].
+    pub flags: u16,
     /// Id of the service port.
     pub service: u32,
 }

@@ -27,10 +27,13 @@ FrontendKey 20
   16 port
   18 protocol
   19 reserved
-Frontend 20
+Frontend 36
   0 service
-  4 outside
-  12 inside
+  4 flags
+  8 affinity
+  12 outside
+  20 pod
+  28 host
 Choice 8
   0 table
   4 flags
@@ -48,8 +51,21 @@ SocketKey 32
 SocketPeer 24
   0 addr
   16 port
-  18 reserved
+  18 flags
   20 service
+Prefix 20
+  0 length
+  4 addr
+SourceRange 24
+  0 length
+  4 source
+Source 20
+  0 service
+  4 addr
+Affinity 16
+  0 seen
+  8 backend
+  12 reserved
 Name 200
 Hint 12
   0 magic
@@ -62,16 +78,20 @@ fn a_layout_changes_only_with_the_schema() {
     let layout = layout! {
         Addr {}
         FrontendKey { addr, port, protocol, reserved }
-        Frontend { service, outside, inside }
+        Frontend { service, flags, affinity, outside, pod, host }
         Choice { table, flags }
         Backend { addr, port, reserved }
         Chunk {}
         SocketKey { cookie, addr, port, protocol, reserved }
-        SocketPeer { addr, port, reserved, service }
+        SocketPeer { addr, port, flags, service }
+        Prefix { length, addr }
+        SourceRange { length, source }
+        Source { service, addr }
+        Affinity { seen, backend, reserved }
         Name {}
         Hint { magic, label, mark }
     };
-    assert_eq!((SCHEMA, layout.as_str()), (1, LAYOUT), "raise SCHEMA and update this");
+    assert_eq!((SCHEMA, layout.as_str()), (2, LAYOUT), "raise SCHEMA and update this");
 }
 
 #[test]

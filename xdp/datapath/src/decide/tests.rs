@@ -1,11 +1,14 @@
-use std::collections::HashSet;
+use std::{collections::HashSet, net::SocketAddr};
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::Decision;
 use crate::{
-    abi::{Counter, Label, MASQUERADE_MARK},
-    testing::{Fixture, MemoryTables, decide_frame, ethernet, fixtures, mutated, tables},
+    abi::{Counter, Label, MASQUERADE_MARK, TCP, UDP},
+    testing::{
+        Family, Fixture, INTERFACE, Layers, MemoryTables, decide_frame, ethernet, fixtures, mutated, port,
+        tables,
+    },
 };
 
 /// The only shapes a decision may have.
@@ -18,8 +21,10 @@ fn assert_consistent(decision: Decision, tables: &MemoryTables) {
             let used = tables.tables.values().flatten().any(|chunk| chunk.0.contains(&label.0));
             assert!(used, "{decision:?} names a backend of no table");
         }
-        Counter::Refuse => assert_eq!((label, mark), (Label::REJECT, 0)),
-        Counter::Withhold | Counter::NoBackend => assert_eq!((label, mark), (Label::DROP, 0)),
+        Counter::Refuse | Counter::UnservedPort => assert_eq!((label, mark), (Label::REJECT, 0)),
+        Counter::Withhold | Counter::NoBackend | Counter::SourceRange | Counter::Unallocated => {
+            assert_eq!((label, mark), (Label::DROP, 0))
+        }
         Counter::NoFrontend
         | Counter::NotIp
         | Counter::OtherProtocol
@@ -64,6 +69,63 @@ fn a_truncated_packet_is_decided_the_same_or_passed() {
             let passed = decision == Decision::pass(Counter::Malformed);
             assert!(same || passed, "{name} cut to {length}: {decision:?}");
         }
+    }
+}
+
+/// A packet of a client of the sticky port: its source port, which the hash depends on, and whether it opens.
+fn sticky(family: &Family, source_port: u16, established: bool) -> Vec<u8> {
+    let (src, dst) = (SocketAddr::new(family.client, source_port), SocketAddr::new(family.vip, port::STICKY));
+    let layers = Layers::new(TCP, src, dst);
+    if established { layers.established().frame() } else { layers.frame() }
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+#[test]
+fn a_client_stays_with_its_backend_until_it_has_opened_nothing_for_the_timeout() {
+    for family in &Family::ALL {
+        let tables = tables();
+        let label = |port, established| decide_frame(&sticky(family, port, established), &tables).label;
+        let first = label(1, false);
+        let all_stay = |established| (2..200).all(|port| label(port, established) == first);
+        let pass = |seconds: u64| tables.now.set(tables.now.get() + seconds * SECOND);
+        pass(3_599);
+        assert!(all_stay(true) && all_stay(false), "{}: within the hour", family.name);
+        pass(3_599);
+        assert!(all_stay(true), "{}: the hour began anew with the latest connection", family.name);
+        pass(1);
+        assert!(!all_stay(true), "{}: packets of connections that are open remember nothing", family.name);
+    }
+}
+
+#[test]
+fn a_backend_that_left_the_table_is_not_returned_to() {
+    for family in &Family::ALL {
+        let mut tables = tables();
+        let frame = sticky(family, 1, false);
+        let first = decide_frame(&frame, &tables).label.0;
+        let table = |tables: &MemoryTables| {
+            let key = crate::abi::FrontendKey::new(family.vip.into(), port::STICKY.to_be_bytes(), TCP);
+            tables.frontends[&key].outside.table
+        };
+        let rest: Vec<u32> = family.ids.into_iter().filter(|id| *id != first).collect();
+        let table = table(&tables);
+        tables.put_table(table, &rest);
+        let second = decide_frame(&frame, &tables).label.0;
+        assert_ne!(second, first);
+        tables.put_table(table, &family.ids);
+        assert!((2..100).all(|port| decide_frame(&sticky(family, port, false), &tables).label.0 == second));
+    }
+}
+
+#[test]
+fn what_arrives_on_a_pods_interface_comes_from_a_pod() {
+    for family in &Family::ALL {
+        let mut tables = tables();
+        tables.interfaces.insert(INTERFACE);
+        let (src, dst) = (SocketAddr::new(family.elsewhere, 1), SocketAddr::new(family.vip, port::PLAIN));
+        let decision = decide_frame(&Layers::new(UDP, src, dst).frame(), &tables);
+        assert_eq!(decision.label.0, family.ids[2]);
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
 
 fn packet(family: &Family, protocol: u8, src_port: u16) -> Packet {
     Packet {
+        opens: true,
         src: family.client.into(),
         dst: family.vip.into(),
         src_port: src_port.to_be_bytes(),

@@ -1,4 +1,4 @@
-use super::pick;
+use super::{contains, pick};
 use crate::{
     abi::{CHUNK_WORDS, Chunk},
     testing::MemoryTables,
@@ -21,7 +21,7 @@ fn every_slot_is_reached_and_no_other() {
     for slots in [1, 2, 14, 15, 16, 17, 31, 32, 211, 1_021, 65_537, 131_071] {
         let ids: Vec<u32> = (1..=slots).collect();
         let table = table(&ids);
-        assert_eq!(table.len() as u32, (slots + 1).div_ceil(CHUNK_WORDS));
+        assert_eq!(table.len() as u32, (2 * slots + 2).div_ceil(CHUNK_WORDS));
         for slot in 0..slots {
             let hash = first_hash(slot, slots);
             assert_eq!(pick(&table.as_slice(), hash), Some(slot + 1), "slot {slot} of {slots}");
@@ -29,6 +29,18 @@ fn every_slot_is_reached_and_no_other() {
             assert_eq!(hash.checked_sub(1).and_then(|hash| pick(&table.as_slice(), hash)), before);
         }
         assert_eq!(pick(&table.as_slice(), u32::MAX), Some(slots));
+    }
+}
+
+#[test]
+fn members_are_found_and_others_are_not() {
+    for members in [0, 1, 2, 3, 14, 15, 16, 100, 1_931] {
+        let even: Vec<u32> = (1..=members).map(|n| 2 * n).collect();
+        let table = table(&even);
+        for id in 0..=2 * members + 1 {
+            assert_eq!(contains(&table.as_slice(), id), id > 0 && id % 2 == 0, "{id} of {members}");
+        }
+        assert!(!contains(&table.as_slice(), u32::MAX));
     }
 }
 
@@ -55,6 +67,7 @@ fn a_malformed_table_has_no_backend() {
         assert_eq!(pick(&table(&[0; 5]).as_slice(), hash), None, "empty slots");
         assert_eq!(pick(&[].as_slice(), hash), None, "no chunks");
     }
+    assert!([&[torn][..], &[endless], &[]].iter().all(|table| !contains(table, 7)));
     assert_eq!(pick(&[torn].as_slice(), 0), Some(7));
     assert_eq!(pick(&[torn].as_slice(), u32::MAX), None, "the last slot is missing");
     assert_eq!(pick(&[endless].as_slice(), u32::MAX), None, "most slots are missing");

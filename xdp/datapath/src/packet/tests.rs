@@ -8,6 +8,7 @@ use crate::{
 
 fn packet(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Packet {
     Packet {
+        opens: true,
         src: src.ip().into(),
         dst: dst.ip().into(),
         src_port: src.port().to_be_bytes(),
@@ -68,14 +69,16 @@ fn etherparse_reads_the_same_packet() {
             etherparse::NetHeaders::Ipv6(ip, _) => (IpAddr::from(ip.source), IpAddr::from(ip.destination)),
             etherparse::NetHeaders::Arp(_) => return None,
         };
-        let (protocol, ports) = match parsed.transport? {
-            etherparse::TransportHeader::Tcp(tcp) => (TCP, (tcp.source_port, tcp.destination_port)),
-            etherparse::TransportHeader::Udp(udp) => (UDP, (udp.source_port, udp.destination_port)),
+        let (protocol, ports, opens) = match parsed.transport? {
+            etherparse::TransportHeader::Tcp(tcp) => {
+                (TCP, (tcp.source_port, tcp.destination_port), tcp.syn && !tcp.ack)
+            }
+            etherparse::TransportHeader::Udp(udp) => (UDP, (udp.source_port, udp.destination_port), true),
             _ => return None,
         };
         let src = SocketAddr::new(source, ports.0);
         let dst = SocketAddr::new(destination, ports.1);
-        Some((fixture, packet(protocol, src, dst)))
+        Some((fixture, Packet { opens, ..packet(protocol, src, dst) }))
     });
     let mut compared = 0;
     for (fixture, expected) in read {

@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::abi::Addr;
+use crate::abi::{Addr, Prefix};
 
 /// The hosts of one address family, from the ranges for documentation (RFC 5737, RFC 3849).
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,12 @@ pub struct Family {
     pub node: IpAddr,
     /// An address of the node that does not.
     pub private: IpAddr,
+    /// A Service's cluster IP, of whose ports only [`super::port::PLAIN`] is served.
+    pub cluster_ip: IpAddr,
+    /// From the network of cluster IPs, and no Service's.
+    pub unallocated: IpAddr,
+    /// A pod of this node, as its address tells.
+    pub pod: IpAddr,
     /// Nobody's.
     pub elsewhere: IpAddr,
     /// Where connections are sent.
@@ -39,6 +45,9 @@ impl Family {
         vip: v4(203, 0, 113, 10),
         node: v4(192, 0, 2, 1),
         private: v4(192, 0, 2, 2),
+        cluster_ip: v4(198, 18, 0, 10),
+        unallocated: v4(198, 18, 0, 11),
+        pod: v4(198, 19, 0, 10),
         elsewhere: v4(203, 0, 113, 99),
         backends: [v4(192, 0, 2, 101), v4(192, 0, 2, 102), v4(192, 0, 2, 103)],
         ids: [41, 42, 43],
@@ -50,6 +59,9 @@ impl Family {
         vip: v6(0x200, 0x10),
         node: v6(0x300, 1),
         private: v6(0x300, 2),
+        cluster_ip: v6(0x500, 0x10),
+        unallocated: v6(0x500, 0x11),
+        pod: v6(0x600, 0x10),
         elsewhere: v6(0x200, 0x99),
         backends: [v6(0x400, 1), v6(0x400, 2), v6(0x400, 3)],
         ids: [61, 62, 63],
@@ -61,6 +73,16 @@ impl Family {
     #[must_use]
     pub fn any(&self) -> Addr {
         Addr::from(self.vip).any()
+    }
+
+    /// The networks of cluster IPs and of this node's pods.
+    #[must_use]
+    pub fn networks(&self) -> [Prefix; 2] {
+        let length = if self.vip.is_ipv4() { 112 } else { 64 };
+        [self.unallocated, self.pod].map(|addr| {
+            let bits = u128::from_be_bytes(Addr::from(addr).0) >> (128 - length) << (128 - length);
+            Prefix { length, addr: Addr(bits.to_be_bytes()) }
+        })
     }
 
     /// An address of the node that only the node itself reaches.

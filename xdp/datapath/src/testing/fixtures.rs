@@ -3,8 +3,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Extension, Family, Layers, MemoryTables, arp, ethernet};
 use crate::{
     abi::{
-        Addr, Choice, Chunk, Counter, Frontend, FrontendKey, Label, MASQUERADE, MASQUERADE_MARK, NODE_PORT,
-        REFUSE, TCP, UDP, WITHHOLD,
+        Addr, CLASSES, CLUSTER_IP, Choice, Chunk, Counter, Frontend, FrontendKey, LOCAL, Label, MASQUERADE,
+        MASQUERADE_MARK, NODE_PORT, POD_NETWORK, REFUSE, RESTRICTED, SERVICE_NETWORK, Source, SourceRange,
+        TCP, UDP, WITHHOLD,
     },
     decide::Decision,
 };
@@ -24,7 +25,7 @@ pub struct Fixture {
 #[expect(missing_docs, reason = "the names say it")]
 pub mod port {
     pub const CLIENT: u16 = 40_000;
-    /// The first backend; from within the second.
+    /// The first backend for clients outside, the second for this host, masqueraded, the third for its pods.
     pub const PLAIN: u16 = 80;
     /// The same with masquerading; from within too.
     pub const MASQUERADED: u16 = 81;
@@ -43,6 +44,12 @@ pub mod port {
     /// A table whose slots hold a backend that does not exist.
     pub const NO_BACKEND: u16 = 89;
     pub const UNSERVED: u16 = 90;
+    /// All backends, each client stays with its own for an hour: that of the first fixture of its family.
+    pub const STICKY: u16 = 91;
+    /// The first backend, for the client alone.
+    pub const RESTRICTED: u16 = 92;
+    /// There would be nothing to reach anyway.
+    pub const RESTRICTED_REFUSED: u16 = 93;
     pub const NODE: u16 = 30_080;
     pub const NODE_REFUSED: u16 = 30_081;
     pub const NODE_WITHHELD: u16 = 30_082;
@@ -71,14 +78,23 @@ fn fill(tables: &mut MemoryTables, family: &Family) {
     for (id, backend) in ids.iter().zip(family.backends) {
         tables.backends.insert(*id, SocketAddr::new(backend, 8_080).into());
     }
-    tables.node_addresses.insert(family.node.into(), NODE_PORT);
-    tables.node_addresses.insert(family.private.into(), 0);
+    tables.addresses.insert(family.node.into(), NODE_PORT | LOCAL);
+    tables.addresses.insert(family.private.into(), LOCAL);
+    tables.addresses.insert(family.cluster_ip.into(), CLUSTER_IP);
+    let [services, pods] = family.networks();
+    tables.networks.insert(services, SERVICE_NETWORK);
+    tables.networks.insert(pods, POD_NETWORK);
+    for port in [port::RESTRICTED, port::RESTRICTED_REFUSED] {
+        let source = Source { service: port.into(), addr: family.client.into() };
+        tables.source_ranges.insert(SourceRange { length: 160, source });
+    }
 
     let first = ids[0] * TABLES;
-    let [plain, inside, spread, no_slots, empty_slots, torn, gone, none] =
+    let [plain, inside, third, spread, no_slots, empty_slots, torn, gone, none] =
         std::array::from_fn(|i| first + i as u32);
     tables.put_table(plain, &[ids[0]; 5]);
     tables.put_table(inside, &[ids[1]; 5]);
+    tables.put_table(third, &[ids[2]; 5]);
     tables.put_table(spread, &std::array::from_fn::<_, SLOTS, _>(|slot| ids[slot % ids.len()]));
     tables.put_table(no_slots, &[]);
     tables.put_table(empty_slots, &[0; 5]);
@@ -88,33 +104,44 @@ fn fill(tables: &mut MemoryTables, family: &Family) {
     tables.tables.insert(torn, vec![chunk]);
 
     let choice = |table, flags| Choice { table, flags };
-    let both = |choice| (choice, choice);
-    let frontends = [
-        (port::PLAIN, (choice(plain, 0), choice(inside, 0))),
-        (port::MASQUERADED, (choice(plain, MASQUERADE), choice(inside, MASQUERADE))),
-        (port::SPREAD, both(choice(spread, 0))),
-        (port::REFUSED, both(choice(0, REFUSE))),
-        (port::WITHHELD, both(choice(0, WITHHOLD))),
-        (port::NO_TABLE, both(choice(none, 0))),
-        (port::NO_SLOTS, both(choice(no_slots, 0))),
-        (port::EMPTY_SLOTS, both(choice(empty_slots, 0))),
-        (port::TORN, both(choice(torn, 0))),
-        (port::NO_BACKEND, both(choice(gone, 0))),
+    let all = |choice| Frontend { outside: choice, pod: choice, host: choice, ..Frontend::default() };
+    let by_class = Frontend {
+        flags: CLASSES,
+        outside: choice(plain, 0),
+        pod: choice(third, 0),
+        host: choice(inside, MASQUERADE),
+        ..Frontend::default()
+    };
+    let restricted = |frontend| Frontend { flags: RESTRICTED, ..frontend };
+    let vip = [
+        (port::PLAIN, by_class),
+        (port::MASQUERADED, all(choice(plain, MASQUERADE))),
+        (port::SPREAD, all(choice(spread, 0))),
+        (port::STICKY, Frontend { affinity: 3_600, ..all(choice(spread, 0)) }),
+        (port::RESTRICTED, restricted(all(choice(plain, 0)))),
+        (port::RESTRICTED_REFUSED, restricted(all(choice(0, REFUSE)))),
+        (port::REFUSED, all(choice(0, REFUSE))),
+        (port::WITHHELD, all(choice(0, WITHHOLD))),
+        (port::NO_TABLE, all(choice(none, 0))),
+        (port::NO_SLOTS, all(choice(no_slots, 0))),
+        (port::EMPTY_SLOTS, all(choice(empty_slots, 0))),
+        (port::TORN, all(choice(torn, 0))),
+        (port::NO_BACKEND, all(choice(gone, 0))),
     ]
-    .map(|(port, choices)| (Addr::from(family.vip), port, choices));
+    .map(|(port, frontend)| (Addr::from(family.vip), port, frontend));
     let node_ports = [
-        (port::NODE, (choice(plain, MASQUERADE), choice(inside, 0))),
-        (port::NODE_REFUSED, both(choice(0, REFUSE))),
-        (port::NODE_WITHHELD, both(choice(0, WITHHOLD))),
+        (port::NODE, Frontend { outside: choice(plain, MASQUERADE), ..by_class }),
+        (port::NODE_REFUSED, all(choice(0, REFUSE))),
+        (port::NODE_WITHHELD, all(choice(0, WITHHOLD))),
     ]
-    .map(|(port, choices)| (family.any(), port, choices));
-    // An external IP that is an address of the node.
-    let external = (Addr::from(family.node), port::PLAIN, (choice(plain, 0), choice(inside, 0)));
+    .map(|(port, frontend)| (family.any(), port, frontend));
+    // An external IP that is an address of the node, and a cluster IP.
+    let others = [family.node, family.cluster_ip].map(|addr| (Addr::from(addr), port::PLAIN, by_class));
 
-    for (addr, port, (outside, inside)) in frontends.into_iter().chain(node_ports).chain([external]) {
+    for (addr, port, frontend) in vip.into_iter().chain(node_ports).chain(others) {
         for protocol in [TCP, UDP] {
             let key = FrontendKey::new(addr, port.to_be_bytes(), protocol);
-            tables.frontends.insert(key, Frontend { service: u32::from(port), outside, inside });
+            tables.frontends.insert(key, Frontend { service: u32::from(port), ..frontend });
         }
     }
 }
@@ -154,11 +181,15 @@ pub fn mutated(frame: &[u8], edits: &[(usize, u8)], length: usize) -> Vec<u8> {
 type Case = (String, Vec<u8>, Decision);
 
 const PASS: fn(Counter) -> Decision = Decision::pass;
-const REJECT: Decision = Decision { counter: Counter::Refuse, label: Label::REJECT, mark: 0 };
+const REJECT: Decision = reject(Counter::Refuse);
 const NO_BACKEND: Decision = drop(Counter::NoBackend);
 
 const fn drop(counter: Counter) -> Decision {
     Decision { counter, label: Label::DROP, mark: 0 }
+}
+
+const fn reject(counter: Counter) -> Decision {
+    Decision { counter, label: Label::REJECT, mark: 0 }
 }
 
 const fn forward(id: u32) -> Decision {
@@ -189,7 +220,9 @@ impl Cases<'_> {
 
     /// What frontends do.
     fn served(&self) -> Vec<Case> {
-        let Family { client, vip, node, private, elsewhere, backends, ids, .. } = *self.family;
+        let Family {
+            client, vip, node, private, cluster_ip, unallocated, pod, elsewhere, backends, ids, ..
+        } = *self.family;
         let none = PASS(Counter::NoFrontend);
         let mut cases: Vec<Case> = [
             ("VIP", vip, port::PLAIN, forward(ids[0])),
@@ -213,11 +246,33 @@ impl Cases<'_> {
             ("NodePort, on another's address", elsewhere, port::NODE, none),
             ("external IP on a node address", node, port::PLAIN, forward(ids[0])),
             ("backend directly", backends[0], 8_080, none),
+            ("VIP, session affinity", vip, port::STICKY, forward(ids[0])),
+            ("VIP, from within the source ranges", vip, port::RESTRICTED, forward(ids[0])),
+            ("VIP, from within the source ranges, refused", vip, port::RESTRICTED_REFUSED, REJECT),
+            ("cluster IP", cluster_ip, port::PLAIN, forward(ids[0])),
+            ("cluster IP, unserved port", cluster_ip, port::UNSERVED, reject(Counter::UnservedPort)),
+            ("cluster IP, port of a NodePort", cluster_ip, port::NODE, reject(Counter::UnservedPort)),
+            ("cluster IP of no Service", unallocated, port::PLAIN, drop(Counter::Unallocated)),
         ]
         .map(|(name, dst, port, expected)| {
             (name.to_owned(), self.between(client, dst, port).frame(), expected)
         })
         .into();
+        let denied = drop(Counter::SourceRange);
+        let sources = [
+            ("a pod", pod, vip, port::PLAIN, forward(ids[2])),
+            ("a pod, NodePort", pod, node, port::NODE, forward(ids[2])),
+            ("a pod, cluster IP", pod, cluster_ip, port::PLAIN, forward(ids[2])),
+            ("this host", node, vip, port::PLAIN, masqueraded(ids[1])),
+            ("this host, address without NodePorts", private, vip, port::PLAIN, masqueraded(ids[1])),
+            ("outside the source ranges", elsewhere, vip, port::RESTRICTED, denied),
+            ("a pod outside the source ranges", pod, vip, port::RESTRICTED, denied),
+            ("this host outside the source ranges", node, vip, port::RESTRICTED, denied),
+            ("outside the source ranges, refused", elsewhere, vip, port::RESTRICTED_REFUSED, denied),
+        ];
+        cases.extend(sources.map(|(name, src, dst, port, expected)| {
+            (format!("from {name}"), self.between(src, dst, port).frame(), expected)
+        }));
         let hairpin = |backend: usize| self.between(backends[backend], vip, port::PLAIN).frame();
         cases.push(("a backend to itself".to_owned(), hairpin(0), masqueraded(ids[0])));
         cases.push(("a backend to another".to_owned(), hairpin(1), forward(ids[0])));
@@ -278,6 +333,7 @@ impl Cases<'_> {
 
     /// Options, extension headers, fragments, other protocols.
     fn headers(&self) -> Vec<Case> {
+        let Family { client, cluster_ip, unallocated, .. } = *self.family;
         let ours = forward(self.family.ids[0]);
         let mut cases = vec![
             ("first fragment".to_owned(), self.plain().fragment(0).frame(), ours),
@@ -288,6 +344,16 @@ impl Cases<'_> {
                 PASS(Counter::Fragment),
             ),
             ("ICMP error".to_owned(), self.plain().icmp_error().frame(), PASS(Counter::OtherProtocol)),
+            (
+                "ICMP to a cluster IP".to_owned(),
+                self.between(client, cluster_ip, port::PLAIN).icmp_error().frame(),
+                reject(Counter::UnservedPort),
+            ),
+            (
+                "ICMP to a cluster IP of no Service".to_owned(),
+                self.between(client, unallocated, port::PLAIN).icmp_error().frame(),
+                drop(Counter::Unallocated),
+            ),
         ];
         if self.family.client.is_ipv4() {
             let options = |words| self.plain().options(words).frame();

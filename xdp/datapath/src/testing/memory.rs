@@ -1,7 +1,8 @@
-use std::collections::BTreeMap;
+use core::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    abi::{Addr, Backend, CHUNK_WORDS, Chunk, Frontend, FrontendKey},
+    abi::{Addr, Affinity, Backend, CHUNK_WORDS, Chunk, Frontend, FrontendKey, Prefix, Source, SourceRange},
     tables::{Table, Tables},
 };
 
@@ -10,18 +11,30 @@ use crate::{
 pub struct MemoryTables {
     /// `FRONTENDS`.
     pub frontends: BTreeMap<FrontendKey, Frontend>,
-    /// `NODE_ADDRS`.
-    pub node_addresses: BTreeMap<Addr, u32>,
+    /// `ADDRESSES`.
+    pub addresses: BTreeMap<Addr, u32>,
+    /// `NETWORKS`.
+    pub networks: BTreeMap<Prefix, u32>,
+    /// `SOURCE_RANGES`.
+    pub source_ranges: BTreeSet<SourceRange>,
+    /// `INTERFACES`.
+    pub interfaces: BTreeSet<u32>,
     /// `MAGLEV`.
     pub tables: BTreeMap<u32, Vec<Chunk>>,
     /// `BACKENDS`.
     pub backends: BTreeMap<u32, Backend>,
+    /// `AFFINITY`.
+    pub affinities: RefCell<BTreeMap<Source, Affinity>>,
+    /// The time, in nanoseconds.
+    pub now: Cell<u64>,
 }
 
 impl MemoryTables {
-    /// Adds a table with the given slots.
+    /// Adds a table with the given slots, and those that are in them as members.
     pub fn put_table(&mut self, id: u32, slots: &[u32]) {
-        let words: Vec<u32> = std::iter::once(slots.len() as u32).chain(slots.iter().copied()).collect();
+        let members: BTreeSet<u32> = slots.iter().copied().filter(|id| *id != 0).collect();
+        let slots = std::iter::once(slots.len() as u32).chain(slots.iter().copied());
+        let words: Vec<u32> = slots.chain([members.len() as u32]).chain(members).collect();
         let chunks = words.chunks(CHUNK_WORDS as usize).map(|words| {
             let mut chunk = Chunk::default();
             chunk.0.iter_mut().zip(words).for_each(|(to, from)| *to = *from);
@@ -31,6 +44,12 @@ impl MemoryTables {
     }
 }
 
+/// Whether the leading bits of two addresses are the same.
+fn same(bits: u32, a: &Addr, b: &Addr) -> bool {
+    let difference = u128::from_be_bytes(a.0) ^ u128::from_be_bytes(b.0);
+    difference.leading_zeros() >= bits
+}
+
 impl Tables for MemoryTables {
     type Table<'a> = &'a [Chunk];
 
@@ -38,8 +57,24 @@ impl Tables for MemoryTables {
         self.frontends.get(key).copied()
     }
 
-    fn node_address(&self, addr: &Addr) -> Option<u32> {
-        self.node_addresses.get(addr).copied()
+    fn address(&self, addr: &Addr) -> u32 {
+        self.addresses.get(addr).copied().unwrap_or(0)
+    }
+
+    fn network(&self, addr: &Addr) -> u32 {
+        let matching = self.networks.iter().filter(|(prefix, _)| same(prefix.length, &prefix.addr, addr));
+        matching.max_by_key(|(prefix, _)| prefix.length).map_or(0, |(_, flags)| *flags)
+    }
+
+    fn is_pod_interface(&self, index: u32) -> bool {
+        self.interfaces.contains(&index)
+    }
+
+    fn may_reach(&self, source: &Source) -> bool {
+        self.source_ranges.iter().any(|range| {
+            range.source.service == source.service
+                && same(range.length - 32, &range.source.addr, &source.addr)
+        })
     }
 
     fn table(&self, id: u32) -> Option<&[Chunk]> {
@@ -48,6 +83,18 @@ impl Tables for MemoryTables {
 
     fn backend(&self, id: u32) -> Option<Backend> {
         self.backends.get(&id).copied()
+    }
+
+    fn affinity(&self, source: &Source) -> Option<Affinity> {
+        self.affinities.borrow().get(source).copied()
+    }
+
+    fn remember(&self, source: &Source, affinity: &Affinity) {
+        self.affinities.borrow_mut().insert(*source, *affinity);
+    }
+
+    fn now(&self) -> u64 {
+        self.now.get()
     }
 }
 

@@ -287,11 +287,14 @@ pub fn arp(sender_ipv4: [u8; 4], target_ipv4: [u8; 4]) -> Vec<u8> {
     ethernet(EtherType::ARP.0, &request.to_bytes())
 }
 
+/// The interface that frames arrive on; no pods are behind it.
+pub const INTERFACE: u32 = 1;
+
 /// What a program decides about a frame.
 #[must_use]
 pub fn decide_frame(frame: &[u8], tables: &MemoryTables) -> Decision {
     match packet::ethernet(frame) {
-        Ok(packet) => decide(&packet, tables),
+        Ok(packet) => decide(&packet, INTERFACE, tables),
         Err(counter) => Decision::pass(counter),
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct FakeKernel {
     pub(super) backends: BTreeMap<u32, abi::Backend>,
     pub(super) services: BTreeMap<u32, String>,
     pub(super) tables: BTreeMap<u32, MaglevSpec>,
-    pub(super) node_addresses: BTreeMap<Addr, u32>,
+    pub(super) flags: BTreeMap<Flagged, u32>,
     pub(super) translations: BTreeMap<u32, SocketAddr>,
     /// Backends whose translation somebody else removed.
     pub(super) robbed: BTreeSet<u32>,
@@ -52,9 +52,9 @@ impl FakeKernel {
             }
             Step::PutTables(list) => self.tables.extend(list),
             Step::PutFrontends(list) => self.frontends.extend(list),
-            Step::PutNodeAddresses(list) => self.node_addresses.extend(list),
+            Step::PutFlags(list) => self.flags.extend(list),
             Step::DeleteFrontends(list) => self.frontends.retain(|key, _| !list.contains(key)),
-            Step::DeleteNodeAddresses(list) => self.node_addresses.retain(|a, _| !list.contains(a)),
+            Step::DeleteFlags(list) => self.flags.retain(|key, _| !list.contains(key)),
             Step::DeleteTables(list) => self.tables.retain(|id, _| !list.contains(id)),
             Step::DeleteServices(list) => self.services.retain(|id, _| !list.contains(id)),
             Step::DeleteBackends(list) => self.backends.retain(|id, _| !list.contains(id)),
@@ -70,7 +70,7 @@ impl FakeKernel {
         robbed.retain(|id| backends.contains_key(id) && !translations.contains_key(id));
         for (key, frontend) in &self.frontends {
             assert!(self.services.contains_key(&frontend.service), "{key:?} has no service");
-            for choice in [frontend.outside, frontend.inside] {
+            for choice in frontend.choices() {
                 let refused = choice.flags & (abi::REFUSE | abi::WITHHOLD) != 0;
                 assert_eq!(choice.table == 0, refused, "{key:?}");
                 assert!(refused || self.tables.contains_key(&choice.table), "{key:?} has no table");
@@ -97,7 +97,7 @@ impl FakeKernel {
             backends: self.backends.clone().into_iter().collect(),
             services: self.services.iter().map(|(id, name)| (*id, Name::new(name).unwrap())).collect(),
             tables: self.tables.keys().copied().collect(),
-            node_addresses: self.node_addresses.clone().into_iter().collect(),
+            flags: self.flags.clone().into_iter().collect(),
             translations: self.translations.clone().into_iter().collect(),
         }
     }
@@ -109,15 +109,21 @@ impl FakeKernel {
             let list = spec.map(|spec| spec.backends().iter().map(|(_, addr)| *addr).collect());
             (choice.flags, list.unwrap_or_default())
         };
-        let frontend =
-            |f: &abi::Frontend| (self.services[&f.service].clone(), choice(f.outside), choice(f.inside));
+        let frontend = |f: &abi::Frontend| {
+            (self.services[&f.service].clone(), (f.flags, f.affinity), f.choices().map(choice))
+        };
         Dump {
             frontends: self.frontends.iter().map(|(key, f)| (*key, frontend(f))).collect(),
             services: self.services.values().cloned().collect(),
             tables: self.tables.len(),
             backends: self.backends.values().map(|b| SocketAddr::from(*b)).collect(),
             translations: self.translations.values().copied().collect(),
-            node_addresses: self.node_addresses.clone(),
+            flags: self
+                .flags
+                .iter()
+                .filter(|(key, _)| !matches!(key, Flagged::Source(_)))
+                .map(|(key, flags)| (*key, *flags))
+                .collect(),
         }
     }
 }
@@ -126,12 +132,12 @@ type Choice = (u32, Vec<SocketAddr>);
 
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Dump {
-    pub(super) frontends: BTreeMap<FrontendKey, (String, Choice, Choice)>,
+    pub(super) frontends: BTreeMap<FrontendKey, (String, (u32, u32), [Choice; 3])>,
     pub(super) services: BTreeSet<String>,
     pub(super) tables: usize,
     pub(super) backends: BTreeSet<SocketAddr>,
     pub(super) translations: BTreeSet<SocketAddr>,
-    pub(super) node_addresses: BTreeMap<Addr, u32>,
+    pub(super) flags: BTreeMap<Flagged, u32>,
 }
 
 /// A daemon without IO.
@@ -159,7 +165,7 @@ impl Daemon {
             facts: NodeFacts {
                 name: HERE.to_owned(),
                 node_port_addresses: vec![ip(false, 250), ip(true, 250)],
-                zone: None,
+                ..NodeFacts::default()
             },
             now: Duration::ZERO,
             last_used: BTreeMap::new(),

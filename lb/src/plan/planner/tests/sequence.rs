@@ -28,14 +28,7 @@ fn referents_first_and_deletions_in_reverse() {
     let mut daemon = with_web(&[101, 102]);
     assert_eq!(
         names(&daemon.sync()),
-        [
-            "add_translations",
-            "put_backends",
-            "put_services",
-            "put_tables",
-            "put_frontends",
-            "put_node_addresses"
-        ]
+        ["add_translations", "put_backends", "put_services", "put_tables", "put_frontends", "put_flags"]
     );
     assert_eq!((daemon.kernel.backends.len(), daemon.kernel.tables.len()), (4, 2));
     assert_eq!(names(&daemon.sync()), [""; 0]);
@@ -43,10 +36,7 @@ fn referents_first_and_deletions_in_reverse() {
     daemon.delete("web");
     daemon.facts.node_port_addresses.clear();
     let steps = daemon.sync();
-    assert_eq!(
-        names(&steps),
-        ["delete_frontends", "delete_node_addresses", "delete_tables", "delete_services"]
-    );
+    assert_eq!(names(&steps), ["delete_frontends", "delete_flags", "delete_tables", "delete_services"]);
     assert_eq!(daemon.kernel.backends.len(), 4, "in quarantine");
     assert_eq!(daemon.planner.wake_at(), Some(daemon.now + QUARANTINE));
     daemon.now += QUARANTINE - Duration::from_millis(1);
@@ -150,7 +140,15 @@ fn a_failure_holds_up_what_depends_on_it_and_nothing_else() {
     }
     assert_eq!(
         names(&done),
-        ["put_services", "put_frontends", "delete_frontends", "delete_tables", "delete_services"]
+        [
+            "put_services",
+            "put_frontends",
+            "put_flags",
+            "delete_frontends",
+            "delete_flags",
+            "delete_tables",
+            "delete_services"
+        ]
     );
     let Step::PutFrontends(frontends) = &done[1] else { panic!("frontends") };
     assert_eq!(frontends.len(), 1, "the one that refuses, IPv4");
@@ -185,7 +183,10 @@ fn a_restart_deletes_what_went_meanwhile_and_waits_before_it_deletes_backends() 
     daemon.delete("web");
     daemon.index.take_dirty();
     daemon.restart();
-    assert_eq!(names(&daemon.sync()), ["delete_frontends", "delete_tables", "delete_services"]);
+    assert_eq!(
+        names(&daemon.sync()),
+        ["delete_frontends", "delete_flags", "delete_tables", "delete_services"]
+    );
     assert_eq!(names(&daemon.settle()), ["delete_backends", "delete_translations"]);
     daemon.facts.node_port_addresses.clear();
     daemon.sync();
@@ -262,10 +263,10 @@ fn only_the_view_of_the_node_makes_all_services_be_planned_anew() {
     daemon.put(local);
     daemon.sync();
     daemon.facts.node_port_addresses.push(ip(true, 251));
-    assert_eq!(names(&daemon.sync()), ["put_node_addresses"]);
+    assert_eq!(names(&daemon.sync()), ["put_flags"]);
     daemon.facts.name = THERE.to_owned();
     assert_eq!(names(&daemon.sync()), ["put_frontends", "delete_tables"]);
-    let withheld = |f: &abi::Frontend| f.outside.flags == abi::WITHHOLD && f.inside.flags == abi::WITHHOLD;
+    let withheld = |f: &abi::Frontend| f.choices().iter().all(|choice| choice.flags == abi::WITHHOLD);
     assert!(daemon.kernel.frontends.values().all(withheld));
 }
 
@@ -318,10 +319,11 @@ fn names_and_node_addresses_beyond_what_fits_are_rejected() {
         daemon.rejections(),
         [
             format!("Service default/{long}: the name default/{long}/tcp is too long"),
-            format!("Node {HERE}: no room for 1 of its addresses")
+            format!("Node {HERE}: no room for 1 of its addresses, networks and interfaces")
         ]
     );
-    assert_eq!((daemon.kernel.frontends.len(), daemon.kernel.node_addresses.len()), (0, 1));
+    // Its cluster IPs are nobody else's to serve, all the same.
+    assert_eq!((daemon.kernel.frontends.len(), daemon.kernel.flags.len()), (0, 3));
 }
 
 #[test]
@@ -337,7 +339,7 @@ fn views_show_what_is_planned() {
     );
     assert_eq!(
         web.tables.iter().map(|t| (t.family, t.scope, t.backends, t.slots)).collect::<Vec<_>>(),
-        [(Family::V4, Scope::Cluster, 2, 1951), (Family::V6, Scope::Cluster, 2, 1951)]
+        [(Family::V4, Scope::Cluster, 2, 1931), (Family::V6, Scope::Cluster, 2, 1931)]
     );
     assert_eq!(daemon.kernel.frontends[&web.frontends[0].key], web.frontends[0].value);
 }
