@@ -13,7 +13,8 @@ use std::{
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use portico::{
-    model::Service,
+    convert::Selector,
+    model::{Service, ServiceCidr},
     source::{Change, Event, Outcome, manifests},
 };
 use tempfile::TempDir;
@@ -34,7 +35,7 @@ struct Known {
     services: BTreeMap<String, Outcome<Service>>,
     slices: BTreeMap<String, ()>,
     nodes: BTreeMap<String, ()>,
-    service_cidrs: BTreeMap<String, ()>,
+    service_cidrs: BTreeMap<String, Outcome<ServiceCidr>>,
     troubles: BTreeMap<String, Vec<String>>,
     /// Names of objects that were deleted, even if only for a moment.
     deleted: Vec<String>,
@@ -54,7 +55,7 @@ impl Known {
                 apply(change, &mut self.nodes, |_| (), &mut self.deleted, &mut self.resets);
             }
             Event::ServiceCidr(change) => {
-                apply(change, &mut self.service_cidrs, |_| (), &mut self.deleted, &mut self.resets);
+                apply(change, &mut self.service_cidrs, |o| o, &mut self.deleted, &mut self.resets);
             }
             Event::Trouble { place, problems, .. } if problems.is_empty() => {
                 assert!(self.troubles.remove(&place).is_some(), "{place} withdrawn without need");
@@ -114,14 +115,18 @@ struct Followed {
 impl Followed {
     /// Fills the directory, and follows it from then on.
     async fn with(fill: impl FnOnce(&Path)) -> Self {
+        Self::with_selector(Selector::default(), fill).await
+    }
+
+    async fn with_selector(selector: Selector, fill: impl FnOnce(&Path)) -> Self {
         let temp = TempDir::new().expect("temporary directory");
         let path = temp.path().join("manifests");
         fs::create_dir(&path).expect("directory");
         fill(&path);
         let (sender, events) = mpsc::channel(16);
-        let task = tokio::spawn(manifests::run(path.clone(), sender));
+        let task = tokio::spawn(manifests::run(path.clone(), selector, sender));
         let mut followed = Self { temp, path, known: Known::default(), events, task };
-        followed.until("first state", |known| known.resets == 3).await;
+        followed.until("first state", |known| known.resets == 4).await;
         followed
     }
 
@@ -168,20 +173,21 @@ async fn begins_with_all_there_is() {
     .await;
     assert_eq!((f.known.ip("default/a"), f.known.ip("default/b")), (is(V4), is(V6)));
     assert_eq!(f.known.services.len() + f.known.slices.len() + f.known.nodes.len(), 4);
-    assert_eq!((f.known.trouble(), f.known.events), (String::new(), 3));
+    assert_eq!((f.known.trouble(), f.known.events), (String::new(), 4));
 }
 
 #[tokio::test]
 async fn an_empty_directory_is_a_state_too() {
     let f = Followed::with(|_| {}).await;
-    assert_eq!((f.known.events, f.known.names().len()), (3, 0));
+    assert_eq!((f.known.events, f.known.names().len()), (4, 0));
 }
 
 #[tokio::test]
 async fn a_missing_directory_is_an_error_at_the_start() {
     let temp = TempDir::new().expect("temporary directory");
     let (sender, _events) = mpsc::channel(1);
-    let error = manifests::run(temp.path().join("missing"), sender).await.expect_err("an error");
+    let error =
+        manifests::run(temp.path().join("missing"), Selector::default(), sender).await.expect_err("an error");
     assert!(error.to_string().starts_with("cannot read manifests in /"), "{error}");
 }
 
@@ -216,7 +222,73 @@ async fn follows_edits_renames_and_deletions() {
     f.until("deletion", |k| k.names() == ["default/d"]).await;
     f.write("a.yaml", "# nothing left\n");
     f.until("deletion by comment", |k| k.names().is_empty()).await;
-    assert_eq!((f.known.resets, f.known.trouble()), (3, String::new()));
+    assert_eq!((f.known.resets, f.known.trouble()), (4, String::new()));
+}
+
+#[tokio::test]
+async fn service_cidrs_are_followed() {
+    let cidr = |cidrs: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {{name: a}}\nspec: {{cidrs: {cidrs}}}\n"
+        )
+    };
+    let known = |k: &Known| -> Option<Vec<String>> {
+        let object = k.service_cidrs.get("a")?.as_ref().ok()?.object.as_ref()?;
+        Some(object.cidrs.iter().map(ToString::to_string).collect())
+    };
+    let mut f = Followed::with(|d| fs::write(d.join("a.yaml"), cidr("[10.96.0.0/12]")).expect("write")).await;
+    assert_eq!(known(&f.known).expect("known"), ["10.96.0.0/12"]);
+    f.write("a.yaml", &cidr("[10.96.0.0/12, 'fd00:96::/112']"));
+    f.until("change", |k| known(k).is_some_and(|c| c == ["10.96.0.0/12", "fd00:96::/112"])).await;
+    fs::rename(f.path.join("a.yaml"), f.path.join("b.yaml")).expect("rename");
+    f.write("b.yaml", &cidr("['fd00:96::/112']").replace("/v1", "/v1beta1"));
+    f.until("change of the version", |k| known(k).is_some_and(|c| c == ["fd00:96::/112"])).await;
+    fs::remove_file(f.path.join("b.yaml")).expect("remove");
+    f.until("deletion", |k| k.service_cidrs.is_empty()).await;
+    assert_eq!((f.known.resets, f.known.trouble()), (4, String::new()));
+}
+
+#[tokio::test]
+async fn labels_give_services_to_a_proxy_and_take_them_away() {
+    let labelled = |name: &str| {
+        let label = format!("name: web, labels: {{service.kubernetes.io/service-proxy-name: {name}}}");
+        service("web", V6).replace("name: web", &label)
+    };
+    for (selector, ours, others) in [
+        (Selector::default(), service("web", V6), labelled("edge")),
+        (Selector::new(Some("edge".to_owned())), labelled("edge"), labelled("other")),
+        (Selector::new(Some("edge".to_owned())), labelled("edge"), service("web", V6)),
+    ] {
+        let mut f =
+            Followed::with_selector(selector, |d| fs::write(d.join("a.yaml"), &others).expect("write")).await;
+        assert_eq!(f.known.ip("default/web"), None);
+        for _ in 0..2 {
+            f.write("a.yaml", &ours);
+            f.until("adoption", |k| k.ip("default/web") == is(V6)).await;
+            f.write("a.yaml", &others);
+            f.until("surrender", |k| k.ip("default/web").is_none()).await;
+        }
+        assert_eq!(f.known.trouble(), "");
+        assert!(
+            f.known.services.values().all(|outcome| outcome.as_ref().is_ok_and(|c| c.defects.is_empty()))
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_else_a_cluster_is_made_of_is_skipped() {
+    let other = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {replicas: 2}\n---\n---\n\
+                 apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: web}, data: {a: b}}\n---\n\
+                 apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: a.b.c}\n---\n# no more\n---\n";
+    let mut f = Followed::with(|d| {
+        fs::write(d.join("a.yaml"), format!("{other}{}---\n{other}", service("web", V4))).expect("write");
+        fs::write(d.join("b.yaml"), other).expect("write");
+    })
+    .await;
+    assert_eq!((f.known.ip("default/web"), f.known.trouble()), (is(V4), String::new()));
+    f.write("a.yaml", other);
+    f.until("deletion", |k| k.names().is_empty()).await;
+    assert_eq!(f.known.trouble(), "");
 }
 
 #[tokio::test]
@@ -226,7 +298,7 @@ async fn only_differences_are_told() {
     all[7] = service("s7", V6);
     f.write("a.yaml", &format!("# moves all by a line\n{}", all.join("---\n")));
     f.until("edit", |k| k.ip("default/s7") == is(V6)).await;
-    assert_eq!(f.known.events, 4);
+    assert_eq!(f.known.events, 5);
 }
 
 #[tokio::test]

@@ -5,20 +5,28 @@
 //!
 //! - the whole object makes no sense: `Err` with the reason;
 //! - a part of it makes no sense: the part is left out, and a line in [`Converted::defects`] names it;
-//! - a part makes sense but is not honoured: a line in [`Converted::notes`].
+//! - a part is not honoured, or skipped as kube-proxy skips it: a line in [`Converted::notes`].
+//!
+//! The first two are for what no API server lets through, because a version of an object with defects does not replace
+//! one without. What an API server accepts takes effect at once, so it is never more than a note; and neither is a
+//! mistake in a restriction, which must not leave the version without the restriction in force.
 
 mod address;
 mod name;
 mod node;
+mod selector;
 mod service;
+mod service_cidr;
 mod slice;
 
 pub use name::object_name;
 pub use node::node;
+pub use selector::Selector;
 pub use service::service;
+pub use service_cidr::service_cidr;
 pub use slice::slice;
 
-use std::collections::BTreeMap;
+use address::Unfit;
 
 use crate::model::Protocol;
 
@@ -30,6 +38,8 @@ pub const HEADLESS: &str = "service.kubernetes.io/headless";
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label with a node's zone.
 pub const ZONE: &str = "topology.kubernetes.io/zone";
+/// Taint that the cluster autoscaler puts on a node that it is about to delete.
+pub const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// The result of converting an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +48,7 @@ pub struct Converted<T> {
     pub object: Option<T>,
     /// What was wrong with parts of it, which are left out of `object`. One line each.
     pub defects: Vec<String>,
-    /// What is right but not honoured. One line each. Not an error of whoever wrote the object.
+    /// What is not honoured, or skipped. One line each.
     pub notes: Vec<String>,
 }
 
@@ -49,9 +59,25 @@ impl<T> Converted<T> {
     }
 }
 
-/// Whether the labels give an object to another proxy or to none.
-fn belongs_elsewhere(labels: Option<&BTreeMap<String, String>>) -> bool {
-    labels.is_some_and(|l| l.contains_key(SERVICE_PROXY_NAME) || l.contains_key(HEADLESS))
+/// What is found to be the matter with an object on the way.
+#[derive(Default)]
+struct Remarks {
+    defects: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Remarks {
+    fn unfit(&mut self, unfit: Unfit) {
+        match unfit {
+            Unfit::Refused(line) => self.defects.push(line),
+            Unfit::Unserved(line) => self.notes.push(line),
+        }
+    }
+
+    fn on<T>(self, object: Option<T>) -> Converted<T> {
+        let Self { defects, notes } = self;
+        Converted { object, defects, notes }
+    }
 }
 
 /// A port number of the API, which has them as 32-bit integers.

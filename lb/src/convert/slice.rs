@@ -1,18 +1,19 @@
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::api::discovery::v1;
 
-use super::{Converted, SERVICE_NAME, address, belongs_elsewhere, name, port, protocol};
-use crate::model::{Conditions, Endpoint, ObjectName, Slice, SlicePort};
+use super::{Converted, Remarks, SERVICE_NAME, Selector, address, address::Unfit, name, port, protocol};
+use crate::model::{Conditions, Endpoint, ObjectName, Protocol, Slice, SlicePort};
 
-/// An EndpointSlice; nothing if its addresses are domain names, or if its labels say that it is not ours to serve.
+/// An EndpointSlice; nothing if its addresses are domain names, if it belongs to no Service, or if it is another
+/// proxy's to serve.
 ///
 /// # Errors
-/// If it has no valid name, names no Service, or has an address type, protocol or port that does not exist.
-pub fn slice(from: &v1::EndpointSlice) -> Result<Converted<Slice>, String> {
+/// If it has no valid name, or an address type that does not exist.
+pub fn slice(from: &v1::EndpointSlice, selector: &Selector) -> Result<Converted<Slice>, String> {
     let name = name::namespaced(&from.metadata)?;
     let labels = from.metadata.labels.as_ref();
-    if belongs_elsewhere(labels) {
+    if !selector.selects(labels) {
         return Ok(Converted::none());
     }
     let ipv4 = match from.address_type.as_str() {
@@ -21,58 +22,80 @@ pub fn slice(from: &v1::EndpointSlice) -> Result<Converted<Slice>, String> {
         "FQDN" => return Ok(Converted::none()),
         other => return Err(format!("addressType: {other:?} is not an address type (IPv4, IPv6 or FQDN)")),
     };
-    let service = labels.and_then(|l| l.get(SERVICE_NAME)).filter(|s| !s.is_empty()).ok_or_else(|| {
-        format!("metadata.labels has no {SERVICE_NAME:?}, so the slice belongs to no Service")
-    })?;
-    name::label(&format!("metadata.labels[{SERVICE_NAME:?}]"), service)?;
-    let service = ObjectName::new(&name.namespace, service);
-
-    let mut defects = Vec::new();
-    let ports = ports(from.ports.as_deref().unwrap_or_default(), &mut defects)?;
+    let mut remarks = Remarks::default();
+    let service = match service_name(labels) {
+        Ok(service) => ObjectName::new(&name.namespace, service),
+        Err(note) => {
+            remarks.notes.push(note);
+            return Ok(remarks.on(None));
+        }
+    };
+    let ports = ports(from.ports.as_deref().unwrap_or_default(), &mut remarks);
     let mut endpoints = Vec::with_capacity(from.endpoints.len());
     for (i, endpoint) in from.endpoints.iter().enumerate() {
         match endpoint_address(i, endpoint, ipv4) {
             Ok(address) => endpoints.push(convert_endpoint(endpoint, address)),
-            Err(defect) => defects.push(defect),
+            Err(unfit) => remarks.unfit(unfit),
         }
     }
-    Ok(Converted { object: Some(Slice { name, service, ports, endpoints }), defects, notes: Vec::new() })
+    Ok(remarks.on(Some(Slice { name, service, ports, endpoints })))
 }
 
-fn ports(from: &[v1::EndpointPort], defects: &mut Vec<String>) -> Result<Vec<SlicePort>, String> {
+/// The Service, or a line that says why there can be none. The API server does not care, and slices are made for other
+/// ends than Services, too.
+fn service_name(labels: Option<&BTreeMap<String, String>>) -> Result<&str, String> {
+    let service = labels.and_then(|l| l.get(SERVICE_NAME)).filter(|s| !s.is_empty()).ok_or_else(|| {
+        format!("metadata.labels has no {SERVICE_NAME:?}, so the slice belongs to no Service")
+    })?;
+    name::label(&format!("metadata.labels[{SERVICE_NAME:?}]"), service)?;
+    Ok(service)
+}
+
+fn ports(from: &[v1::EndpointPort], remarks: &mut Remarks) -> Vec<SlicePort> {
     let mut ports: Vec<SlicePort> = Vec::with_capacity(from.len());
     for (i, entry) in from.iter().enumerate() {
         let path = format!("ports[{i}]");
-        let protocol = protocol(&format!("{path}.protocol"), entry.protocol.as_deref())?;
         // No number means "all ports", which only consumers other than a proxy can make use of.
         let Some(number) = entry.port.filter(|n| *n != 0) else { continue };
-        let number = port(&format!("{path}.port"), number)?;
-        let name = entry.name.clone().unwrap_or_default();
-        if !name.is_empty() {
-            name::label(&format!("{path}.name"), &name)?;
-        }
-        let Some(protocol) = protocol else {
-            defects.push(format!("{path}: SCTP is not served"));
-            continue;
+        // The API server lets any number through.
+        let number = match port(&format!("{path}.port"), number) {
+            Ok(number) => number,
+            Err(note) => {
+                remarks.notes.push(note);
+                continue;
+            }
         };
-        if ports.iter().any(|p| p.name == name && p.protocol == protocol) {
-            defects.push(format!("{path}: {protocol} port {name:?} is there twice"));
-            continue;
+        match name_and_protocol(&path, entry) {
+            Err(defect) => remarks.defects.push(defect),
+            Ok((_, None)) => remarks.notes.push(format!("{path}: SCTP is not served")),
+            Ok((name, Some(protocol))) if ports.iter().any(|p| p.name == name && p.protocol == protocol) => {
+                remarks.defects.push(format!("{path}: {protocol} port {name:?} is there twice"));
+            }
+            Ok((name, Some(protocol))) => ports.push(SlicePort { name, protocol, port: number }),
         }
-        ports.push(SlicePort { name, protocol, port: number });
     }
-    Ok(ports)
+    ports
 }
 
-fn endpoint_address(i: usize, endpoint: &v1::Endpoint, ipv4: bool) -> Result<IpAddr, String> {
-    let first = endpoint.addresses.first().ok_or_else(|| format!("endpoints[{i}] has no address"))?;
+/// Both with the API server's defaults: an empty name, and TCP.
+fn name_and_protocol(path: &str, entry: &v1::EndpointPort) -> Result<(String, Option<Protocol>), String> {
+    let name = entry.name.clone().unwrap_or_default();
+    if !name.is_empty() {
+        name::label(&format!("{path}.name"), &name)?;
+    }
+    Ok((name, protocol(&format!("{path}.protocol"), entry.protocol.as_deref())?))
+}
+
+fn endpoint_address(i: usize, endpoint: &v1::Endpoint, ipv4: bool) -> Result<IpAddr, Unfit> {
+    let first = endpoint.addresses.first();
+    let first = first.ok_or_else(|| Unfit::Refused(format!("endpoints[{i}] has no address")))?;
     let path = format!("endpoints[{i}].addresses[0]");
     let address = address::usable(&path, first)?;
     if address.is_ipv4() == ipv4 {
         Ok(address)
     } else {
-        let expected = if ipv4 { "IPv4" } else { "IPv6" };
-        Err(format!("{path}: {address} is {}, but addressType is {expected}", address::family(address)))
+        let (family, expected) = (address::family(address), if ipv4 { "IPv4" } else { "IPv6" });
+        Err(Unfit::Refused(format!("{path}: {address} is {family}, but addressType is {expected}")))
     }
 }
 

@@ -40,6 +40,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
+    convert::Selector,
     driver::{
         attach, cgroup,
         link::{self, Links, Snapshot},
@@ -429,10 +430,11 @@ async fn watched<'a, W, T, F: Future<Output = T>>(
 }
 
 async fn follow(options: Options, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+    let selector = Selector::new(options.service_proxy_name);
     match options.source {
-        Source::Manifests(dir) => source::manifests::run(dir, events).await?,
+        Source::Manifests(dir) => source::manifests::run(dir, selector, events).await?,
         Source::Kubernetes(kubeconfig) => {
-            let options = source::kubernetes::Options { kubeconfig, node: options.node_name };
+            let options = source::kubernetes::Options { kubeconfig, node: options.node_name, selector };
             source::kubernetes::run(options, events).await?;
         }
     }

@@ -29,7 +29,8 @@ pub struct Service {
     /// `spec.sessionAffinity: ClientIP`: for how many seconds after its latest new connection a client is sent to the
     /// same endpoint.
     pub affinity: Option<u32>,
-    /// `spec.loadBalancerSourceRanges`, both families. For the load-balancer addresses of a family that has any.
+    /// `spec.loadBalancerSourceRanges`, both families, as network addresses. For the load-balancer addresses of a
+    /// family that has any; the other is open to all.
     pub source_ranges: Vec<IpNet>,
     /// `spec.healthCheckNodePort`, where the type is `LoadBalancer` and the external policy `Local`.
     pub health_check_node_port: Option<u16>,

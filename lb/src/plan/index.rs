@@ -17,7 +17,8 @@ use crate::{
 /// The objects that sources told of.
 ///
 /// A version of an object that has defects never replaces one that had none: that one stays in force, and the defects
-/// are listed. Where no version without defects is known, the valid parts of the defective one are in force.
+/// are listed. Where no version without defects is known, the valid parts of the defective one are in force. Defects are
+/// what no API server lets through, so what comes from one is followed at once; notes hold nothing up.
 #[derive(Debug, Default)]
 pub struct Index {
     services: Kind<Service>,
@@ -193,6 +194,7 @@ impl Index {
         services
             .chain(self.slices.remarks("EndpointSlice", |kept| &kept.notes))
             .chain(self.nodes.remarks("Node", |kept| &kept.notes))
+            .chain(self.service_cidrs.remarks("ServiceCIDR", |kept| &kept.notes))
     }
 }
 

@@ -14,6 +14,7 @@ use futures::StreamExt;
 use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 use kube::{
     Api, Client, Config, Resource,
@@ -30,7 +31,7 @@ use tokio::sync::mpsc::{Sender, error::SendError};
 
 use super::{Change, Event, Outcome};
 use crate::{
-    convert::{self, HEADLESS, SERVICE_PROXY_NAME},
+    convert::{self, Selector},
     model::ObjectName,
 };
 
@@ -41,6 +42,9 @@ const WATCH_SECONDS: u32 = 120;
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
 /// Wait between attempts to find out whether the server answers again.
 const PROBE: Duration = Duration::from_millis(500);
+/// Waits between attempts to list a kind that the server does not have or does not let us see, from the first to the
+/// longest: the first since rights may be given a moment after we were started.
+const ABSENT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 
 /// Which server to ask, and for what.
 #[derive(Clone, Debug)]
@@ -49,6 +53,8 @@ pub struct Options {
     pub kubeconfig: Option<PathBuf>,
     /// The Node that is watched; no other Nodes are.
     pub node: String,
+    /// Which Services and EndpointSlices are watched.
+    pub selector: Selector,
 }
 
 /// Why there is no way to ask a server at all.
@@ -75,7 +81,9 @@ pub enum Error {
     },
 }
 
-/// Follows Services, EndpointSlices and one Node until the receiver of `events` is gone.
+/// Follows Services, EndpointSlices, one Node and ServiceCIDRs until the receiver of `events` is gone.
+///
+/// ServiceCIDRs are done without where the server has none (before Kubernetes 1.33) or forbids to see them.
 ///
 /// # Errors
 /// If the configuration is unusable. A server out of reach is no error: it is told as [`Event::Trouble`], and asked
@@ -87,14 +95,26 @@ pub async fn run(options: Options, events: Sender<Event>) -> Result<(), Error> {
     let client = Client::try_from(config).map_err(|source| Error::Client { url: url.clone(), source })?;
 
     let all = watcher::Config::default().timeout(WATCH_SECONDS);
-    let ours = all.clone().labels(&format!("!{SERVICE_PROXY_NAME},!{HEADLESS}"));
-    let own = all.fields(&format!("metadata.name={}", options.node));
-    let services = Watch::<Service, _>::new(&client, &url, ours.clone(), convert::service, Event::Service);
-    let slices = Watch::<EndpointSlice, _>::new(&client, &url, ours, convert::slice, Event::Slice);
-    let nodes = Watch::<Node, _>::new(&client, &url, own, convert::node, Event::Node);
+    let ours = all.clone().labels(&options.selector.to_string());
+    let own = all.clone().fields(&format!("metadata.name={}", options.node));
+    let selector = options.selector.clone();
+    let service = move |service: &_| convert::service(service, &selector);
+    let slice = move |slice: &_| convert::slice(slice, &options.selector);
+    let services = Watch::<Service, _, _>::new(&client, &url, ours.clone(), service, Event::Service);
+    let slices = Watch::<EndpointSlice, _, _>::new(&client, &url, ours, slice, Event::Slice);
+    let nodes = Watch::<Node, _, _>::new(&client, &url, own, convert::node, Event::Node);
+    let cidrs =
+        Watch::<ServiceCIDR, _, _>::new(&client, &url, all, convert::service_cidr, Event::ServiceCidr);
+    let cidrs = Watch { optional: true, ..cidrs };
+    let watches = futures::future::join4(
+        services.run(&events),
+        slices.run(&events),
+        nodes.run(&events),
+        cidrs.run(&events),
+    );
     tokio::select! {
         // The watches end only because the receiver is gone, too.
-        _ = futures::future::join3(services.run(&events), slices.run(&events), nodes.run(&events)) => {}
+        _ = watches => {}
         () = events.closed() => {}
     }
     Ok(())
@@ -116,30 +136,34 @@ async fn configuration(kubeconfig: Option<PathBuf>) -> Result<Config, Error> {
     load.await.map_err(|source| Error::Kubeconfig { path, source })
 }
 
-/// The watch of a kind `K`, which is a `T` here.
-struct Watch<K, T> {
+/// The watch of a kind `K`, which `F` makes a `T`.
+struct Watch<K, T, F> {
     /// Guarded, or one object that is not as it should be would hide all others.
     api: Api<DeserializeGuard<K>>,
     config: watcher::Config,
     /// The URL that is watched.
     place: String,
-    convert: fn(&K) -> Outcome<T>,
+    convert: F,
     event: fn(Change<T>) -> Event,
+    /// Whether it is no trouble if the server does not have the kind, or forbids to see it. Nothing that is served
+    /// comes of such a kind.
+    optional: bool,
 }
 
-impl<K, T> Watch<K, T>
+impl<K, T, F> Watch<K, T, F>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    F: Fn(&K) -> Outcome<T>,
 {
     fn new(
         client: &Client,
         url: &str,
         config: watcher::Config,
-        convert: fn(&K) -> Outcome<T>,
+        convert: F,
         event: fn(Change<T>) -> Event,
     ) -> Self {
         let place = format!("{}{}", url.trim_end_matches('/'), K::url_path(&(), None));
-        Self { api: Api::all(client.clone()), config, place, convert, event }
+        Self { api: Api::all(client.clone()), config, place, convert, event, optional: false }
     }
 
     /// Ends only when the receiver is gone.
@@ -148,6 +172,7 @@ where
         let mut backoff = DefaultBackoff::default();
         let mut listed = Vec::new();
         let mut trouble: Option<String> = None;
+        let mut absent: Option<Duration> = None;
         loop {
             let item = tokio::select! {
                 biased;
@@ -156,6 +181,18 @@ where
                 () = self.answers(), if trouble.is_some() => None,
             };
             match item {
+                Some(Err(error)) if self.optional && is_absent(&error) => {
+                    if trouble.take().is_some() {
+                        events.send(self.trouble(Vec::new())).await?;
+                    }
+                    let [first, longest] = ABSENT;
+                    let wait = absent.map_or(first, |wait| (2 * wait).min(longest));
+                    if absent.replace(wait).is_none() {
+                        tracing::info!(place = self.place, reason = with_sources(&error), "done without");
+                    }
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
                 Some(Err(error)) => {
                     if is_gone(&error) {
                         stream = watcher(self.api.clone(), self.config.clone()).boxed();
@@ -192,6 +229,9 @@ where
                 None => {}
             }
             backoff.reset();
+            if absent.take().is_some() {
+                tracing::info!(place = self.place, "there now");
+            }
             if trouble.take().is_some() {
                 tracing::info!(place = self.place, "watch works again");
                 events.send(self.trouble(Vec::new())).await?;
@@ -204,7 +244,7 @@ where
     }
 
     fn trouble(&self, problems: Vec<String>) -> Event {
-        Event::Trouble { place: self.place.clone(), problems, incomplete: true }
+        Event::Trouble { place: self.place.clone(), problems, incomplete: !self.optional }
     }
 
     /// Completes when the server answers a small request for this kind.
@@ -223,6 +263,16 @@ where
 /// the stream the watcher handles this itself; as the response to a watch request it would ask for the same forever.
 fn is_gone(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+}
+
+/// Whether the server does not have the kind, or does not let us see it.
+fn is_absent(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    matches!(
+        error,
+        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) | WatchFailed(kube::Error::Api(status))
+            if matches!(status.code, 403 | 404)
+    )
 }
 
 fn name(object: &impl Resource) -> ObjectName {

@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use k8s_openapi::api::{
     core::v1::{Namespace, Node as ApiNode, Service as ApiService},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 use kube::{
     Api, Client, Config,
@@ -19,6 +20,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use portico::{
+    convert::Selector,
     model::{Node, Service, ServiceCidr, Slice},
     source::{
         Change, Event, Outcome,
@@ -88,6 +90,15 @@ impl Cluster {
         Api::all(self.client.clone())
     }
 
+    fn cidrs(&self) -> Api<ServiceCIDR> {
+        Api::all(self.client.clone())
+    }
+
+    async fn create_cidr(&self, name: &str, cidrs: Value) {
+        let made = json!({"metadata": {"name": name}, "spec": {"cidrs": cidrs}});
+        self.cidrs().create(&PostParams::default(), &parse(made)).await.expect("create");
+    }
+
     async fn create_service(&self, name: &str) {
         let made = json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
         self.services().create(&PostParams::default(), &parse(made)).await.expect("create");
@@ -106,8 +117,13 @@ impl Cluster {
     }
 
     fn follow(&self) -> Followed {
+        self.follow_as(Selector::default())
+    }
+
+    fn follow_as(&self, selector: Selector) -> Followed {
         let (sender, events) = mpsc::channel(16);
-        let options = Options { kubeconfig: Some(self.kubeconfig.clone()), node: self.node.clone() };
+        let options =
+            Options { kubeconfig: Some(self.kubeconfig.clone()), node: self.node.clone(), selector };
         let task = tokio::spawn(kubernetes::run(options, sender));
         Followed { namespace: self.namespace.clone(), known: Known::default(), events, task }
     }
@@ -162,6 +178,12 @@ impl Known {
 
     fn service(&self, name: &str) -> Option<&Service> {
         self.services.get(name)?.as_ref().ok()?.object.as_ref()
+    }
+
+    /// The networks of a ServiceCIDR that was understood.
+    fn cidrs(&self, name: &str) -> Option<Vec<String>> {
+        let converted = self.service_cidrs.get(name)?.as_ref().ok()?;
+        Some(converted.object.as_ref()?.cidrs.iter().map(ToString::to_string).collect())
     }
 
     fn port(&self, name: &str) -> Option<u16> {
@@ -255,6 +277,8 @@ on_both! {
     follows_services
     follows_slices_of_both_families
     objects_of_other_proxies_are_not_seen
+    a_named_proxy_sees_what_has_its_name
+    headless_slices_come_and_go_with_their_label
     only_the_own_node_is_seen
     ends_when_nobody_listens
 }
@@ -320,6 +344,52 @@ async fn objects_of_other_proxies_are_not_seen(cluster: &Cluster) {
     f.until("adoption", |k| k.names() == ["a", "b"]).await;
     cluster.edit_service("b", |s| s["metadata"]["labels"] = json!({label: "other"})).await;
     f.until("surrender", |k| k.names() == ["a"]).await;
+}
+
+async fn a_named_proxy_sees_what_has_its_name(cluster: &Cluster) {
+    for name in ["a", "b", "c"] {
+        cluster.create_service(name).await;
+    }
+    let label = "service.kubernetes.io/service-proxy-name";
+    let set = |value: Value| move |s: &mut Value| s["metadata"]["labels"] = json!({label: value});
+    cluster.edit_service("a", set(json!("edge"))).await;
+    cluster.edit_service("b", set(json!("other"))).await;
+    let mut f = cluster.follow_as(Selector::new(Some("edge".to_owned())));
+    f.until("first state", Known::synced).await;
+    assert_eq!(f.known.names(), ["a"]);
+    assert_eq!(f.known.port("a"), Some(80));
+    cluster.edit_service("b", set(json!("edge"))).await;
+    f.until("adoption", |k| k.port("b") == Some(80)).await;
+    cluster.edit_service("a", set(json!("other"))).await;
+    f.until("surrender to another", |k| k.names() == ["b"]).await;
+    cluster.edit_service("b", |s| s["metadata"]["labels"] = json!({})).await;
+    f.until("surrender", |k| k.names().is_empty()).await;
+    assert_eq!(f.known.deleted, ["a", "b"]);
+}
+
+async fn headless_slices_come_and_go_with_their_label(cluster: &Cluster) {
+    let made = json!({
+        "metadata": {"name": "s", "labels": {"kubernetes.io/service-name": "a", "service.kubernetes.io/headless": ""}},
+        "addressType": "IPv6",
+        "endpoints": [{"addresses": ["fd00:1::1"]}],
+        "ports": [{"name": "", "port": 80, "protocol": "TCP"}],
+    });
+    cluster.slices().create(&PostParams::default(), &parse(made)).await.expect("create");
+    let mut f = cluster.follow();
+    f.until("first state", Known::synced).await;
+    assert!(f.known.slices.is_empty());
+    for headless in [false, true] {
+        let mut slice = cluster.slices().get("s").await.expect("get");
+        let labels = slice.metadata.labels.as_mut().expect("labels");
+        if headless {
+            labels.insert("service.kubernetes.io/headless".to_owned(), String::new());
+        } else {
+            labels.remove("service.kubernetes.io/headless");
+        }
+        cluster.slices().replace("s", &PostParams::default(), &slice).await.expect("replace");
+        f.until("change", |k| k.slices.is_empty() == headless).await;
+    }
+    assert_eq!(f.known.deleted, ["s"]);
 }
 
 async fn only_the_own_node_is_seen(cluster: &Cluster) {
@@ -419,7 +489,7 @@ async fn recovery_is_told_even_if_nothing_changed() {
     let (mut cluster, mut f) = followed().await;
     cluster.server().internal_error(true);
     cluster.server().drop_connections();
-    f.until("trouble", |k| k.troubles.values().filter(|p| p[0].contains("a bad day")).count() == 3).await;
+    f.until("trouble", |k| k.troubles.values().filter(|p| p[0].contains("a bad day")).count() == 4).await;
     cluster.server().internal_error(false);
     f.until("recovery", |k| k.troubles.is_empty()).await;
     assert_eq!((f.known.names(), f.known.resets), (vec!["a"], [1, 1, 1]));
@@ -433,7 +503,7 @@ async fn a_server_that_is_not_there_yet_is_waited_for() {
     cluster.create_service("a").await;
     cluster.server().stop().await;
     let mut f = cluster.follow();
-    f.until("trouble", |k| k.troubles.len() == 3).await;
+    f.until("trouble", |k| k.troubles.len() == 4).await;
     assert_eq!(f.known.resets, [0, 0, 0]);
     cluster.server().resume().await;
     f.until("first state", Known::synced).await;
@@ -444,15 +514,69 @@ async fn a_server_that_is_not_there_yet_is_waited_for() {
 #[tokio::test]
 async fn one_forbidden_kind_does_not_hold_up_the_others() {
     let mut cluster = Cluster::ours().await;
-    cluster.server().forbid(Some("nodes"));
+    cluster.server().refuse(Some(("nodes", 403)));
     let mut f = cluster.follow();
     f.until("the others and trouble", |k| k.resets == [1, 1, 0] && k.troubles.len() == 1).await;
     let (place, problems) = f.known.troubles.first_key_value().expect("trouble");
     assert!(place.ends_with("/api/v1/nodes") && problems[0].contains("nodes is forbidden"), "{problems:?}");
     cluster.create_service("a").await;
     f.until("creation", |k| k.names() == ["a"]).await;
-    cluster.server().forbid(None);
+    cluster.server().refuse(None);
     f.until("nodes", |k| k.resets == [1, 1, 1] && k.troubles.is_empty()).await;
+}
+
+#[tokio::test]
+async fn service_cidrs_are_followed() {
+    let cluster = Cluster::ours().await;
+    cluster.create_cidr("a", json!(["10.96.0.0/12"])).await;
+    let mut f = cluster.follow();
+    f.until("first state", |k| k.synced() && k.cidrs("a").is_some()).await;
+    cluster.create_cidr("b", json!(["10.112.0.0/16", "fd00:96::/112"])).await;
+    f.until("creation", |k| k.cidrs("b").is_some()).await;
+    assert_eq!(f.known.cidrs("b").expect("known"), ["10.112.0.0/16", "fd00:96::/112"]);
+    let mut changed = cluster.cidrs().get("a").await.expect("get");
+    changed.spec = Some(parse(json!({"cidrs": ["10.96.0.0/12", "fd00:97::/112"]})));
+    cluster.cidrs().replace("a", &PostParams::default(), &changed).await.expect("replace");
+    f.until("update", |k| k.cidrs("a").is_some_and(|c| c.len() == 2)).await;
+    cluster.cidrs().delete("a", &DeleteParams::default()).await.expect("delete");
+    f.until("deletion", |k| k.cidrs("a").is_none()).await;
+    assert_eq!((f.known.service_cidr_resets, f.known.troubles.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn service_cidrs_are_done_without_where_there_are_none() {
+    for code in [403, 404] {
+        let mut cluster = Cluster::ours().await;
+        cluster.create_service("a").await;
+        cluster.create_cidr("a", json!(["fd00:96::/112"])).await;
+        cluster.server().refuse(Some(("servicecidrs", code)));
+        let mut f = cluster.follow();
+        f.until("first state", Known::synced).await;
+        cluster.create_service("b").await;
+        f.until("creation", |k| k.names() == ["a", "b"]).await;
+        assert_eq!((f.known.service_cidr_resets, f.known.troubles.len()), (0, 0), "{code}");
+        cluster.server().refuse(None);
+        f.until("ServiceCIDRs", |k| k.cidrs("a").is_some()).await;
+        assert_eq!((f.known.service_cidr_resets, f.known.troubles.len()), (1, 0), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn rights_to_service_cidrs_may_be_taken_away() {
+    let mut cluster = Cluster::ours().await;
+    cluster.create_cidr("a", json!(["10.96.0.0/12"])).await;
+    let mut f = cluster.follow();
+    f.until("first state", |k| k.synced() && k.cidrs("a").is_some()).await;
+    cluster.server().internal_error(true);
+    cluster.server().drop_connections();
+    f.until("trouble", |k| k.troubles.keys().any(|p| p.ends_with("/servicecidrs"))).await;
+    cluster.server().refuse(Some(("servicecidrs", 403)));
+    cluster.server().internal_error(false);
+    f.until("the others' recovery", |k| k.troubles.is_empty()).await;
+    assert!(f.known.cidrs("a").is_some(), "what was seen stands");
+    cluster.server().refuse(None);
+    cluster.create_cidr("b", json!(["10.112.0.0/16"])).await;
+    f.until("creation", |k| k.cidrs("b").is_some()).await;
 }
 
 #[tokio::test]
@@ -524,7 +648,8 @@ async fn an_unusable_kubeconfig_is_an_error() {
             std::fs::write(&path, text).expect("write");
         }
         let (sender, _events) = mpsc::channel(1);
-        let options = Options { kubeconfig: Some(path.clone()), node: "n".to_owned() };
+        let options =
+            Options { kubeconfig: Some(path.clone()), node: "n".to_owned(), selector: Selector::default() };
         let error = kubernetes::run(options, sender).await.expect_err("an error");
         assert_eq!(error.to_string(), format!("cannot use kubeconfig {}", path.display()), "{text:?}");
     }

@@ -33,11 +33,12 @@ use tokio::{
 type Body = BoxBody<Bytes, io::Error>;
 
 /// Plural, `apiVersion` and kind of what is served.
-const KINDS: [(&str, &str, &str); 4] = [
+const KINDS: [(&str, &str, &str); 5] = [
     ("services", "v1", "Service"),
     ("endpointslices", "discovery.k8s.io/v1", "EndpointSlice"),
     ("nodes", "v1", "Node"),
     ("namespaces", "v1", "Namespace"),
+    ("servicecidrs", "networking.k8s.io/v1", "ServiceCIDR"),
 ];
 
 /// The server; gone when dropped.
@@ -76,7 +77,8 @@ struct Change {
 #[derive(Default)]
 struct Faults {
     internal_error: AtomicBool,
-    forbidden: Mutex<Option<String>>,
+    /// Plural, and the status with which requests for it are answered.
+    refused: Mutex<Option<(String, u16)>>,
     /// Watch requests still to be answered with status 410.
     gone: AtomicUsize,
     /// List pages still to be answered with status 410, if they continue a list.
@@ -122,9 +124,10 @@ impl Server {
         self.state.faults.internal_error.store(on, SeqCst);
     }
 
-    /// Answers requests for a plural with status 403.
-    pub(crate) fn forbid(&self, plural: Option<&str>) {
-        *self.state.faults.forbidden.lock().expect("lock") = plural.map(str::to_owned);
+    /// Answers requests for a plural with a status: 403 if it is forbidden, 404 if there is no such kind.
+    pub(crate) fn refuse(&self, plural: Option<(&str, u16)>) {
+        *self.state.faults.refused.lock().expect("lock") =
+            plural.map(|(plural, code)| (plural.to_owned(), code));
     }
 
     /// Answers the next watch requests with status 410.
@@ -210,7 +213,9 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let segments: Vec<_> = parts.uri.path().split('/').filter(|s| !s.is_empty()).collect();
     state.faults.requests.lock().expect("lock").push(parts.uri.to_string());
     let rest = match segments.as_slice() {
-        ["api", "v1", rest @ ..] | ["apis", "discovery.k8s.io", "v1", rest @ ..] => rest,
+        ["api", "v1", rest @ ..] | ["apis", "discovery.k8s.io" | "networking.k8s.io", "v1", rest @ ..] => {
+            rest
+        }
         _ => return Ok(status(404, "no such path")),
     };
     let (namespace, plural, name) = match rest {
@@ -221,8 +226,12 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     if state.faults.internal_error.load(SeqCst) {
         return Ok(status(500, "a bad day"));
     }
-    if state.faults.forbidden.lock().expect("lock").as_deref() == Some(plural) {
-        return Ok(status(403, &format!("{plural} is forbidden")));
+    match state.faults.refused.lock().expect("lock").as_ref() {
+        Some((refused, 403)) if refused == plural => {
+            return Ok(status(403, &format!("{plural} is forbidden")));
+        }
+        Some((refused, code)) if refused == plural => return Ok(status(*code, "no such kind")),
+        _ => {}
     }
     let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
     let object = || serde_json::from_slice::<Value>(&body).expect("a JSON body");
@@ -424,16 +433,17 @@ fn event(kind: &str, object: &Value) -> String {
     format!("{}\n", json!({"type": kind, "object": object}))
 }
 
-/// Whether the selectors of a request select an object: `!label,...` and `metadata.name=NAME`.
+/// Whether the selectors of a request select an object: `!label`, `label=value` and `metadata.name=NAME`.
 fn selects(query: &HashMap<String, String>, object: &Value) -> bool {
     let labels = query.get("labelSelector").into_iter().flat_map(|s| s.split(',')).filter(|s| !s.is_empty());
     let fields = query.get("fieldSelector").into_iter().flat_map(|s| s.split(',')).filter(|s| !s.is_empty());
-    labels
-        .map(|l| l.strip_prefix('!').expect("an absent label"))
-        .all(|l| object["metadata"]["labels"][l].is_null())
-        && fields
-            .map(|f| f.strip_prefix("metadata.name=").expect("a name"))
-            .all(|name| object["metadata"]["name"] == name)
+    let label = |key: &str| object["metadata"]["labels"][key].as_str();
+    labels.map(|l| (l, l.split_once('='))).all(|(l, pair)| match pair {
+        Some((key, value)) => label(key) == Some(value),
+        None => label(l.strip_prefix('!').expect("an absent label")).is_none(),
+    }) && fields
+        .map(|f| f.strip_prefix("metadata.name=").expect("a name"))
+        .all(|name| object["metadata"]["name"] == name)
 }
 
 fn take_one(counter: &AtomicUsize) -> bool {

@@ -12,6 +12,7 @@ struct Family {
     vip: &'static str,
     foreign: &'static str,
     loopback: &'static str,
+    link_local: &'static str,
     all: &'static str,
     some: &'static str,
 }
@@ -25,6 +26,7 @@ const FAMILIES: [Family; 2] = [
         vip: "203.0.113.7",
         foreign: "2001:db8::7",
         loopback: "127.0.0.1",
+        link_local: "169.254.1.1",
         all: "0.0.0.0/0",
         some: "192.0.2.0/24",
     },
@@ -36,13 +38,14 @@ const FAMILIES: [Family; 2] = [
         vip: "2001:db8:2::7",
         foreign: "203.0.113.7",
         loopback: "::1",
+        link_local: "fe80::1",
         all: "::/0",
         some: "2001:db8:f::/48",
     },
 ];
 
 fn convert(value: Value) -> Result<Converted<Service>, String> {
-    service(&serde_json::from_value(value).expect("a v1 Service"))
+    service(&serde_json::from_value(value).expect("a v1 Service"), &Selector::default())
 }
 
 /// The smallest served Service of the family, with `spec` merged in.
@@ -67,6 +70,10 @@ fn ips(list: &[&str]) -> Vec<IpAddr> {
     list.iter().map(|ip| ip.parse().expect("address")).collect()
 }
 
+fn networks(list: &[&str]) -> Vec<IpNet> {
+    list.iter().map(|network| network.parse().expect("network")).collect()
+}
+
 fn ingress_of(entries: Value) -> Value {
     json!({"loadBalancer": {"ingress": entries}})
 }
@@ -83,7 +90,10 @@ fn converts_every_field_in_both_families() {
                 "externalIPs": [f.external, f.external],
                 "externalTrafficPolicy": "Local",
                 "internalTrafficPolicy": "Local",
-                "sessionAffinity": "None",
+                "sessionAffinity": "ClientIP",
+                "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}},
+                "loadBalancerSourceRanges": [f.some],
+                "healthCheckNodePort": 32000,
                 "ports": [
                     {"name": "http", "port": 80, "nodePort": 30080, "targetPort": "any"},
                     {"name": "dns", "port": 53, "protocol": "UDP", "nodePort": 0},
@@ -114,9 +124,9 @@ fn converts_every_field_in_both_families() {
                     ipv6: f.name == "IPv6",
                     external_policy: TrafficPolicy::Local,
                     internal_policy: TrafficPolicy::Local,
-                    affinity: None,
-                    source_ranges: Vec::new(),
-                    health_check_node_port: None,
+                    affinity: Some(60),
+                    source_ranges: networks(&[f.some]),
+                    health_check_node_port: Some(32000),
                     ports: vec![
                         port("http", Protocol::Tcp, 80, Some(30080)),
                         port("dns", Protocol::Udp, 53, None),
@@ -159,6 +169,40 @@ fn leaves_alone_what_is_not_ours() {
 }
 
 #[test]
+fn serves_under_another_name_what_has_it() {
+    for f in &FAMILIES {
+        let by = |name: &str, labels: Value| {
+            let mut from = with(f, json!({}), json!({}));
+            from["metadata"]["labels"] = labels;
+            let from = serde_json::from_value(from).expect("a v1 Service");
+            service(&from, &Selector::new(Some(name.to_owned()))).expect("understood").object.is_some()
+        };
+        assert!(by("edge", json!({crate::convert::SERVICE_PROXY_NAME: "edge"})));
+        assert!(!by("edge", json!({crate::convert::SERVICE_PROXY_NAME: "other"})));
+        assert!(!by("edge", json!({})));
+        assert!(by("", json!({})));
+    }
+}
+
+#[test]
+fn the_type_does_not_decide_what_is_served() {
+    for f in &FAMILIES {
+        for kind in ["ClusterIP", "NodePort", "LoadBalancer"] {
+            let spec = json!({
+                "type": kind, "externalIPs": [f.external], "ports": [{"port": 80, "nodePort": 30080}],
+                "loadBalancerSourceRanges": [f.some], "loadBalancerIP": "ignored", "loadBalancerClass": "ignored",
+            });
+            let got = convert(with(f, spec, ingress_of(json!([{"ip": f.vip, "hostname": "ignored"}]))));
+            let got = got.expect("understood").object.expect("served");
+            assert_eq!(got.external_ips, ips(&[f.external]), "{kind}");
+            assert_eq!(got.load_balancer_ips, ips(&[f.vip]), "{kind}");
+            assert_eq!(got.source_ranges, networks(&[f.some]), "{kind}");
+            assert_eq!(got.ports[0].node_port, Some(30080), "{kind}");
+        }
+    }
+}
+
+#[test]
 fn refuses_what_is_cut_short() {
     for f in &FAMILIES {
         let got = convert(with(f, json!({"clusterIP": ""}), json!({})));
@@ -174,23 +218,8 @@ fn refuses_what_cannot_be_understood() {
     let long = "a".repeat(64);
     for f in &FAMILIES {
         for (spec, reason) in [
-            (json!({"clusterIP": "10.0.0.256"}), r#"spec.clusterIP: "10.0.0.256" is not an IP address"#),
-            (json!({"clusterIPs": [f.cluster, "x"]}), r#"spec.clusterIPs[1]: "x" is not an IP address"#),
             (json!({"ipFamilies": ["IPv5"]}), r#"spec.ipFamilies: "IPv5" is not an address family"#),
             (json!({"type": "Loadbalancer"}), r#"spec.type: "Loadbalancer" is not a type of Service"#),
-            (json!({"ports": [{"port": 0}]}), "spec.ports[0].port: 0 is not a port number (1 to 65535)"),
-            (json!({"ports": [{"port": 80}, {"port": 65536}]}), "spec.ports[1].port: 65536 is not"),
-            (json!({"ports": [{"port": -1}]}), "spec.ports[0].port: -1 is not"),
-            (json!({"ports": [{"port": 80, "nodePort": 70000}]}), "spec.ports[0].nodePort: 70000 is not"),
-            (
-                json!({"ports": [{"port": 80, "protocol": "tcp"}]}),
-                r#"spec.ports[0].protocol: "tcp" is not a protocol"#,
-            ),
-            (
-                json!({"ports": [{"port": 80, "name": "A b"}]}),
-                r#"spec.ports[0].name: "A b" is not a DNS label"#,
-            ),
-            (json!({"ports": [{"port": 80, "name": long}]}), "spec.ports[0].name: "),
             (
                 json!({"externalTrafficPolicy": "local"}),
                 r#"spec.externalTrafficPolicy: "local" is not a policy"#,
@@ -204,9 +233,6 @@ fn refuses_what_cannot_be_understood() {
             let got = convert(with(f, spec.clone(), json!({}))).expect_err(&spec.to_string());
             assert!(got.starts_with(reason), "{spec}: {got}");
         }
-        let odd = ingress_of(json!([{"ip": f.vip, "ipMode": "Odd"}]));
-        let got = convert(with(f, json!({}), odd)).expect_err("odd mode");
-        assert!(got.starts_with(r#"status.loadBalancer.ingress[0].ipMode: "Odd" is not a mode"#), "{got}");
     }
     for (metadata, reason) in [
         (json!({"namespace": "shop"}), "metadata.name is missing"),
@@ -224,23 +250,57 @@ fn refuses_what_cannot_be_understood() {
 #[test]
 fn leaves_out_bad_addresses_and_serves_the_rest() {
     for f in &FAMILIES {
-        let spec = json!({"externalIPs": [f.external, "300.1.1.1", f.loopback, f.foreign]});
-        let status = ingress_of(json!([{"ip": f.vip}, {"ip": "nonsense"}, {"ip": f.foreign}, {"ip": ""}]));
+        let spec = json!({"externalIPs": [f.external, "300.1.1.1", f.loopback, f.foreign, "224.0.1.1"]});
+        let status = ingress_of(json!([
+            {"ip": f.vip}, {"ip": "nonsense"}, {"ip": f.foreign}, {"ip": ""}, {"ip": f.loopback}, {"ip": f.link_local},
+            {"ip": f.external, "ipMode": "Odd"},
+        ]));
         let got = convert(with(f, spec, status)).expect("understood");
         let service = got.object.expect("served");
         assert_eq!(service.external_ips, ips(&[f.external]));
-        assert_eq!(service.load_balancer_ips, ips(&[f.vip]));
+        assert_eq!(service.load_balancer_ips, ips(&[f.vip, f.link_local]));
         assert_eq!(
             got.defects,
             [
                 r#"spec.externalIPs[1]: "300.1.1.1" is not an IP address"#.to_owned(),
                 format!("spec.externalIPs[2]: {} is a loopback address", f.loopback),
+                r#"status.loadBalancer.ingress[6].ipMode: "Odd" is not a mode (VIP or Proxy)"#.to_owned(),
                 r#"status.loadBalancer.ingress[1].ip: "nonsense" is not an IP address"#.to_owned(),
             ]
         );
         let foreign =
             |path| format!("{path}: {} is not served, the Service has no {} cluster IP", f.foreign, f.other);
-        assert_eq!(got.notes, [foreign("spec.externalIPs[3]"), foreign("status.loadBalancer.ingress[2].ip")]);
+        assert_eq!(
+            got.notes,
+            [
+                foreign("spec.externalIPs[3]"),
+                "spec.externalIPs[4]: 224.0.1.1 is a multicast address".to_owned(),
+                foreign("status.loadBalancer.ingress[2].ip"),
+                format!("status.loadBalancer.ingress[4].ip: {} is a loopback address", f.loopback),
+            ]
+        );
+    }
+}
+
+#[test]
+fn leaves_out_bad_ports_and_serves_the_rest() {
+    let long = "a".repeat(64);
+    for f in &FAMILIES {
+        for (bad, defect) in [
+            (json!({"port": 0}), "spec.ports[1].port: 0 is not a port number (1 to 65535)"),
+            (json!({"port": 65536}), "spec.ports[1].port: 65536 is not"),
+            (json!({"port": -1}), "spec.ports[1].port: -1 is not"),
+            (json!({"port": 81, "nodePort": 70000}), "spec.ports[1].nodePort: 70000 is not"),
+            (json!({"port": 81, "protocol": "tcp"}), r#"spec.ports[1].protocol: "tcp" is not a protocol"#),
+            (json!({"port": 81, "name": "A b"}), r#"spec.ports[1].name: "A b" is not a DNS label"#),
+            (json!({"port": 81, "name": long}), "spec.ports[1].name: "),
+        ] {
+            let (got, defects, _) = served(f, json!({"ports": [{"name": "a", "port": 80}, bad]}));
+            assert_eq!(got.ports.iter().map(|p| p.port).collect::<Vec<_>>(), [80], "{bad}");
+            assert!(defects.len() == 1 && defects[0].starts_with(defect), "{bad}: {defects:?}");
+        }
+        let got = convert(with(f, json!({"ports": [{"port": 0}]}), json!({}))).expect("understood");
+        assert_eq!((got.object, got.defects.len()), (None, 1), "nothing was understood");
     }
 }
 
@@ -262,9 +322,26 @@ fn keeps_one_cluster_ip_a_family() {
         let (got, defects, _) =
             served(f, json!({"clusterIPs": [f.cluster, f.foreign], "ipFamilies": [f.name]}));
         assert_eq!(got.cluster_ips, ips(&[f.cluster]));
+        assert_eq!(defects, [format!("spec.clusterIPs[1]: {} has no family in spec.ipFamilies", f.foreign)]);
+
+        let (got, defects, _) =
+            served(f, json!({"clusterIPs": [f.cluster, f.foreign], "ipFamilies": [f.name, f.other]}));
+        assert_eq!((got.cluster_ips, defects), (ips(&[f.cluster, f.foreign]), vec![]));
+
+        // As where a second family was asked for, and there is none.
+        let (got, defects, _) = served(f, json!({"ipFamilies": [f.name, f.other]}));
+        assert_eq!((got.cluster_ips, defects), (ips(&[f.cluster]), vec![]));
+
+        let swapped = json!({"clusterIPs": [f.foreign, f.cluster], "ipFamilies": [f.name, f.name]});
+        let (got, defects, _) = served(f, swapped);
+        assert_eq!(got.cluster_ips, ips(&[f.cluster]));
         let expected =
-            format!("spec.clusterIPs[1]: {} is {}, which is not in spec.ipFamilies", f.foreign, f.other);
+            format!("spec.clusterIPs[0]: {} is {}, but spec.ipFamilies[0] is {}", f.foreign, f.other, f.name);
         assert_eq!(defects, [expected]);
+
+        let (got, defects, _) = served(f, json!({"clusterIPs": [f.cluster, "x"]}));
+        assert_eq!(got.cluster_ips, ips(&[f.cluster]));
+        assert_eq!(defects, [r#"spec.clusterIPs[1]: "x" is not an IP address"#]);
 
         let got = convert(with(f, json!({"clusterIP": f.loopback}), json!({}))).expect("understood");
         assert_eq!(got.object, None);
@@ -291,37 +368,109 @@ fn the_external_policy_counts_only_where_something_is_external() {
 }
 
 #[test]
-fn source_ranges_close_the_load_balancer_addresses() {
+fn source_ranges_restrict_the_load_balancer_addresses() {
     for f in &FAMILIES {
-        for (ranges, open) in [
-            (json!([]), true),
-            (json!([" "]), true),
-            (json!([f.all]), true),
-            (json!([f.some, format!(" {} ", f.all)]), true),
-            (json!([f.some]), false),
-            (json!(["nonsense"]), false),
-            (json!([if f.name == "IPv4" { "::/0" } else { "0.0.0.0/0" }]), false),
+        let other = if f.name == "IPv4" { "2001:db8:e::/48" } else { "198.51.100.0/24" };
+        let all_other = if f.name == "IPv4" { "::/0" } else { "0.0.0.0/0" };
+        let sloppy = if f.name == "IPv4" { "\t192.000.2.77/24 " } else { " 2001:DB8:f::77/48" };
+        for (ranges, expected, bad) in [
+            (json!([]), vec![], 0),
+            (json!([f.some]), vec![f.some], 0),
+            (json!([sloppy, f.some]), vec![f.some], 0),
+            (json!([f.some, other]), vec![f.some, other], 0),
+            (json!([other]), vec![other], 0),
+            (json!([f.all]), vec![], 0),
+            (json!([f.some, format!(" {} ", f.all)]), vec![], 0),
+            (json!([f.some, f.all, other]), vec![other], 0),
+            (json!([f.some, all_other, other]), vec![f.some], 0),
+            (json!([f.all, all_other]), vec![], 0),
+            (json!(["nonsense", f.some, ""]), vec![f.some], 2),
         ] {
             let spec = json!({"loadBalancerSourceRanges": ranges, "externalIPs": [f.external]});
             let got = convert(with(f, spec, ingress_of(json!([{"ip": f.vip}])))).expect("understood");
             let service = got.object.expect("served");
-            assert_eq!(service.external_ips, ips(&[f.external]));
-            assert_eq!(service.load_balancer_ips, if open { ips(&[f.vip]) } else { vec![] }, "{ranges}");
-            assert!(
-                got.defects.is_empty(),
-                "the version without the restriction must not stay: {:?}",
-                got.defects
-            );
-            assert_eq!(got.notes.len(), usize::from(!open));
-            assert!(got.notes.iter().all(|note| note.contains(f.vip)), "{:?}", got.notes);
+            assert_eq!(service.source_ranges, networks(&expected), "{ranges}");
+            assert_eq!(service.load_balancer_ips, ips(&[f.vip]), "{ranges}");
+            assert_eq!((got.defects.len(), got.notes.len()), (0, bad), "{ranges}: {:?}", got.notes);
         }
     }
 }
 
 #[test]
-fn client_ip_affinity_is_a_note() {
-    let (_, defects, notes) = served(&FAMILIES[0], json!({"sessionAffinity": "ClientIP"}));
-    assert_eq!((defects.len(), notes.len()), (0, 1));
+fn source_ranges_that_nobody_understands_close_the_load_balancer_addresses() {
+    for f in &FAMILIES {
+        for ranges in [json!(["nonsense"]), json!([" "]), json!([f.vip, ""])] {
+            let spec = json!({"loadBalancerSourceRanges": ranges, "externalIPs": [f.external]});
+            let got = convert(with(f, spec, ingress_of(json!([{"ip": f.vip}])))).expect("understood");
+            let service = got.object.expect("served");
+            assert_eq!(service.external_ips, ips(&[f.external]));
+            assert_eq!((service.load_balancer_ips, service.source_ranges), (vec![], vec![]), "{ranges}");
+            assert_eq!(got.defects, [""; 0], "the version without the restriction must not stay");
+            assert!(got.notes[0].starts_with("spec.loadBalancerSourceRanges[0]: "), "{:?}", got.notes);
+            let last = got.notes.last().expect("a note");
+            assert!(last.contains(f.vip) && last.ends_with("unserved rather than open to all"), "{last}");
+        }
+    }
+}
+
+#[test]
+fn the_annotation_for_source_ranges_is_not_read() {
+    for f in &FAMILIES {
+        let mut from = with(f, json!({}), ingress_of(json!([{"ip": f.vip}])));
+        from["metadata"]["annotations"] =
+            json!({"service.beta.kubernetes.io/load-balancer-source-ranges": f.some});
+        let got = convert(from).expect("understood").object.expect("served");
+        assert_eq!((got.load_balancer_ips, got.source_ranges), (ips(&[f.vip]), vec![]));
+    }
+}
+
+#[test]
+fn affinity_has_the_timeout_of_the_api() {
+    let timeout = |seconds: i32| json!({"clientIP": {"timeoutSeconds": seconds}});
+    for (affinity, config, expected, bad) in [
+        (json!(null), json!(null), None, 0),
+        (json!("None"), json!(null), None, 0),
+        (json!("None"), timeout(60), None, 0),
+        (json!("ClientIP"), json!(null), Some(10_800), 0),
+        (json!("ClientIP"), json!({}), Some(10_800), 0),
+        (json!("ClientIP"), json!({"clientIP": {}}), Some(10_800), 0),
+        (json!("ClientIP"), timeout(1), Some(1), 0),
+        (json!("ClientIP"), timeout(86_400), Some(86_400), 0),
+        (json!("ClientIP"), timeout(86_401), Some(10_800), 1),
+        (json!("ClientIP"), timeout(0), Some(10_800), 1),
+        (json!("ClientIP"), timeout(-1), Some(10_800), 1),
+    ] {
+        for f in &FAMILIES {
+            let spec = json!({"sessionAffinity": affinity, "sessionAffinityConfig": config});
+            let (got, defects, notes) = served(f, spec);
+            assert_eq!(got.affinity, expected, "{affinity} {config}");
+            assert_eq!((defects.len(), notes.len()), (bad, 0), "{affinity} {config}");
+        }
+    }
+}
+
+#[test]
+fn the_health_check_is_for_load_balancers_with_local_policy() {
+    for f in &FAMILIES {
+        for (kind, policy, number, expected, bad) in [
+            ("LoadBalancer", "Local", 32000, Some(32000), 0),
+            ("LoadBalancer", "Local", 0, None, 0),
+            ("LoadBalancer", "Local", 65536, None, 1),
+            ("LoadBalancer", "Cluster", 32000, None, 0),
+            ("NodePort", "Local", 32000, None, 0),
+            ("ClusterIP", "Local", 32000, None, 0),
+        ] {
+            let spec = json!({
+                "type": kind, "externalTrafficPolicy": policy, "healthCheckNodePort": number, "externalIPs": [f.external],
+            });
+            let (got, defects, _) = served(f, spec);
+            assert_eq!(
+                (got.health_check_node_port, defects.len()),
+                (expected, bad),
+                "{kind} {policy} {number}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -347,7 +496,8 @@ fn of_two_equal_ports_the_first_is_served() {
 #[test]
 fn sctp_is_left_out() {
     let ports = json!({"ports": [{"name": "a", "port": 80, "protocol": "SCTP"}, {"name": "b", "port": 80}]});
-    let (got, defects, _) = served(&FAMILIES[1], ports);
+    let (got, defects, notes) = served(&FAMILIES[1], ports);
     assert_eq!(got.ports.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["b"]);
-    assert_eq!(defects, ["spec.ports[0]: SCTP is not served"]);
+    assert_eq!(defects, [""; 0], "the version before it must not stay");
+    assert_eq!(notes, ["spec.ports[0]: SCTP is not served"]);
 }

@@ -118,6 +118,65 @@ fn what_is_not_served_on_purpose_is_told_and_replaces_what_was() {
     assert_eq!(index.notes().count(), 0);
 }
 
+/// What an API server hands out: it may have parts that are not served, and is followed all the same.
+#[test]
+fn what_an_api_server_lets_through_is_followed_at_once() {
+    let convert = |spec: serde_json::Value| {
+        let mut object = serde_json::json!({
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"type": "LoadBalancer", "clusterIP": "fd00:96::1", "ports": [{"name": "a", "port": 80}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "2001:db8::1"}]}},
+        });
+        for (key, value) in spec.as_object().unwrap() {
+            object["spec"][key] = value.clone();
+        }
+        crate::convert::service(
+            &serde_json::from_value(object).unwrap(),
+            &crate::convert::Selector::default(),
+        )
+    };
+    let sctp = serde_json::json!([{"name": "a", "port": 81}, {"name": "s", "port": 81, "protocol": "SCTP"}]);
+    for spec in [
+        serde_json::json!({"ports": sctp}),
+        serde_json::json!({"ports": [{"name": "a", "port": 81}], "externalIPs": ["198.51.100.1", "ff05::1"]}),
+        serde_json::json!({"ports": [{"name": "a", "port": 81}], "loadBalancerSourceRanges": ["2001:db8::/32", "x"]}),
+    ] {
+        let mut index = Index::new();
+        put(&mut index, convert(serde_json::json!({})));
+        assert_eq!(index.service(&name("web")).unwrap().ports[0].port, 80);
+        put(&mut index, convert(spec.clone()));
+        assert_eq!(index.service(&name("web")).unwrap().ports[0].port, 81, "{spec}");
+        assert!(reasons(&index).is_empty() && index.notes().count() > 0, "{spec}");
+    }
+    let mut index = Index::new();
+    put(&mut index, convert(serde_json::json!({})));
+    put(&mut index, convert(serde_json::json!({"loadBalancerSourceRanges": ["x"]})));
+    assert!(
+        index.service(&name("web")).unwrap().load_balancer_ips.is_empty(),
+        "restricted to nobody knows whom"
+    );
+}
+
+#[test]
+fn service_cidrs_are_no_part_of_being_synced() {
+    let mut index = Index::new();
+    let cidr = |list: &[&str]| ServiceCidr {
+        name: "a".to_owned(),
+        cidrs: list.iter().map(|c| c.parse().unwrap()).collect(),
+    };
+    let put = |index: &mut Index, version| {
+        index.apply(Event::ServiceCidr(Change::Apply(ObjectName::new("", "a"), version)));
+    };
+    index.apply(Event::ServiceCidr(Change::Reset(Vec::new())));
+    put(&mut index, sound(cidr(&["10.96.0.0/12", "fd00:96::/112"])));
+    assert!(!index.synced() && index.take_dirty().node);
+    put(&mut index, defective(Some(cidr(&["10.96.0.0/12"]))));
+    assert_eq!(index.service_cidrs().count(), 2);
+    assert_eq!(reasons(&index), ["ServiceCIDR a: bad port"]);
+    index.apply(Event::ServiceCidr(Change::Delete(ObjectName::new("", "a"))));
+    assert_eq!((index.service_cidrs().count(), index.take_dirty().node), (0, true));
+}
+
 #[test]
 fn a_reset_marks_only_what_differs() {
     let mut index = Index::new();

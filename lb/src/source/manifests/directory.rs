@@ -12,7 +12,7 @@ use super::{
     document::{self, Format},
     tree::Tree,
 };
-use crate::source::Event;
+use crate::{convert::Selector, source::Event};
 
 /// Larger files are refused, lest a mistake take all memory.
 const MAX_BYTES: u64 = 256 << 20;
@@ -53,14 +53,15 @@ impl Stamp {
 /// A directory of manifests.
 pub(super) struct Directory {
     path: PathBuf,
+    selector: Selector,
     tree: Tree,
     /// Of each file as it was last read, unless it was too young for that to mean anything.
     stamps: BTreeMap<String, Stamp>,
 }
 
 impl Directory {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, tree: Tree::default(), stamps: BTreeMap::new() }
+    pub(super) fn new(path: PathBuf, selector: Selector) -> Self {
+        Self { path, selector, tree: Tree::default(), stamps: BTreeMap::new() }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -153,7 +154,7 @@ impl Directory {
         if text.trim().is_empty() {
             self.tree.blank(name);
         } else {
-            let contents = document::read(name, &text, format, &self.tree.take_clean(name));
+            let contents = document::read(name, &text, format, &self.selector, &self.tree.take_clean(name));
             self.tree.put(name, contents);
         }
         Ok(())

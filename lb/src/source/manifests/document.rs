@@ -6,6 +6,7 @@ use super::{
     object::{Key, Object},
     reader::{self, Page},
 };
+use crate::convert::Selector;
 
 /// How a file is written, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub(super) type Clean = HashMap<u64, Vec<Entry>>;
 
 /// Reads a file. `clean` is what reading its previous version left in [`Contents::clean`]; `name` is put ahead of the
 /// reasons why an object was rejected.
-pub(super) fn read(name: &str, text: &str, format: Format, clean: &Clean) -> Contents {
+pub(super) fn read(name: &str, text: &str, format: Format, selector: &Selector, clean: &Clean) -> Contents {
     let documents = match format {
         Format::Json => vec![Document { first: 1, line: 1, hash: hash(text), text }],
         Format::Yaml => split(text),
@@ -45,7 +46,9 @@ pub(super) fn read(name: &str, text: &str, format: Format, clean: &Clean) -> Con
     let mut contents = Contents::default();
     // Whether the file may end within its last object.
     let mut cut = false;
-    let mut parsed = parse_all(name, &documents, format, clean).into_iter();
+    let dirty: Vec<_> = documents.iter().filter(|d| !clean.contains_key(&d.hash)).collect();
+    let parse = |document: &Document<'_>| reader::parse(name, document, format, selector);
+    let mut parsed = parse_all(&dirty, parse).into_iter();
     for document in &documents {
         let entries = match clean.get(&document.hash) {
             Some(entries) => {
@@ -64,7 +67,7 @@ pub(super) fn read(name: &str, text: &str, format: Format, clean: &Clean) -> Con
                 page.entries
             }
         };
-        cut = format == Format::Yaml && entries.last().is_some_and(|(_, object)| object.rejected().is_some());
+        cut = format == Format::Yaml && entries.last().is_some_and(|(_, object)| !object.is_sound());
         contents.objects.extend(entries.into_iter().map(|entry| (document.line, entry)));
     }
     contents.incomplete |= cut;
@@ -86,17 +89,22 @@ pub(super) struct Document<'a> {
 fn split(text: &str) -> Vec<Document<'_>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = Vec::new();
-    let (mut start, mut first, mut begin) = (0, 1, None);
+    let (mut start, mut first, mut begin, mut marked) = (0, 1, None, false);
     let mut offset = 0;
     for (line, number) in text.split_inclusive('\n').zip(1..) {
         let marker = line.strip_prefix("---");
         let marker = marker.filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
-        if marker.is_some()
-            && let Some(line) = begin.take()
-        {
-            let text = text.get(start..offset).unwrap_or_default();
-            documents.push(Document { first, line, hash: hash(text), text });
-            (start, first) = (offset, number);
+        if marker.is_some() {
+            let begun = begin.take();
+            if let Some(line) = begun {
+                let text = text.get(start..offset).unwrap_or_default();
+                documents.push(Document { first, line, hash: hash(text), text });
+            }
+            // An empty document is none, and must not be part of the next.
+            if begun.is_some() || marked {
+                (start, first) = (offset, number);
+            }
+            marked = true;
         }
         // Directives and comments ahead of the marker belong to the document behind it.
         let rest = marker.unwrap_or(line).trim();
@@ -127,18 +135,17 @@ fn hash(text: &str) -> u64 {
 /// Fewest documents for which a thread is worth its while.
 const BATCH: usize = 64;
 
-/// Parses the documents that are not in `clean`, in their order. YAML takes 60 to 90 ns a byte, hence the threads.
-fn parse_all(name: &str, documents: &[Document<'_>], format: Format, clean: &Clean) -> Vec<Page> {
-    let dirty: Vec<_> = documents.iter().filter(|d| !clean.contains_key(&d.hash)).collect();
-    let parse =
-        |batch: &[&Document<'_>]| batch.iter().map(|d| reader::parse(name, d, format)).collect::<Vec<_>>();
+/// Parses documents, in their order. YAML takes 60 to 90 ns a byte, hence the threads.
+fn parse_all(documents: &[&Document<'_>], parse: impl Fn(&Document<'_>) -> Page + Sync) -> Vec<Page> {
+    let parse = |batch: &[&Document<'_>]| batch.iter().map(|d| parse(d)).collect::<Vec<_>>();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let batch = dirty.len().div_ceil(threads).max(BATCH);
-    if dirty.len() <= batch {
-        return parse(&dirty);
+    let batch = documents.len().div_ceil(threads).max(BATCH);
+    if documents.len() <= batch {
+        return parse(documents);
     }
     std::thread::scope(|scope| {
-        let batches = dirty.chunks(batch).map(|batch| {
+        let parse = &parse;
+        let batches = documents.chunks(batch).map(|batch| {
             let thread = std::thread::Builder::new().spawn_scoped(scope, move || parse(batch));
             (batch, thread)
         });

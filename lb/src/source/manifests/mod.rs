@@ -1,7 +1,8 @@
 //! Objects from the manifest files in a directory, followed as they change.
 //!
 //! Read are `*.yaml`, `*.yml` and `*.json` that are not hidden: v1 Service and Node, discovery.k8s.io/v1 EndpointSlice,
-//! and lists of them, as `kubectl get -o yaml` prints them. What was good stays until something good replaces it, or
+//! networking.k8s.io/v1 ServiceCIDR, and lists of them, as `kubectl get -o yaml` prints them. Other kinds are skipped.
+//! What was good stays until something good replaces it, or
 //! until it is deleted: a file that cannot be parsed, in whole or in one document, an empty file, an unreadable file and
 //! a vanished directory remove nothing. Between a writer's steps a file may look like anything, so a change is read
 //! once the directory has been quiet for [`SETTLE`].
@@ -25,6 +26,7 @@ use self::{
     watch::{Pending, Watch},
 };
 use super::Event;
+use crate::convert::Selector;
 
 /// Quiet after which a change counts as finished.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -51,13 +53,13 @@ pub enum Error {
     },
 }
 
-/// Follows the manifests in `path` until the receiver of `events` is gone.
+/// Follows the manifests in `path`, and of them the Services and slices that `selector` selects, until the receiver of `events` is gone.
 ///
 /// # Errors
 /// If the directory cannot be read at the start. All that goes wrong later is told as [`Event::Trouble`].
-pub async fn run(path: PathBuf, events: Sender<Event>) -> Result<(), Error> {
+pub async fn run(path: PathBuf, selector: Selector, events: Sender<Event>) -> Result<(), Error> {
     let pending = Arc::new(Pending::default());
-    let mut state = State { directory: Directory::new(path.clone()), watch: None, seen: None };
+    let mut state = State { directory: Directory::new(path.clone(), selector), watch: None, seen: None };
     let mut dirty = BTreeSet::new();
     let mut first = true;
     loop {

@@ -16,7 +16,10 @@ use super::{
     document::{Document, Entry, Format},
     object::{Kind, Object},
 };
-use crate::{convert, model::ObjectName};
+use crate::{
+    convert::{self, Selector},
+    model::ObjectName,
+};
 
 /// What a document holds.
 #[derive(Default)]
@@ -30,6 +33,7 @@ pub(super) struct Page {
 struct Reader<'a> {
     name: &'a str,
     line: usize,
+    selector: &'a Selector,
     page: Page,
 }
 
@@ -53,13 +57,16 @@ impl Reader<'_> {
                 None if !exists(version, kind) => {
                     return self.lose(place, &format!("{version} {kind} is not read here"));
                 }
-                // It is no object of ours, whatever is in it.
-                None => return self.note(place, &format!("{version} {kind} is not read here")),
+                // What else a cluster is made of is often in the same files.
+                None => {
+                    let Self { name, line, .. } = self;
+                    return tracing::debug!(file = name, line, "{place}{version} {kind} is skipped");
+                }
             },
         };
         match default_namespace(kind, &mut object) {
             Ok(name) => {
-                let object = Object::read(kind, Value::Object(object));
+                let object = Object::read(kind, Value::Object(object), self.selector);
                 let object = object
                     .map_rejection(|reason| format!("{} line {}: {place}{reason}", self.name, self.line));
                 self.page.entries.push(((kind, name), Arc::new(object)));
@@ -68,13 +75,9 @@ impl Reader<'_> {
         }
     }
 
-    fn note(&mut self, place: &str, problem: &str) {
-        self.page.problems.push(format!("line {}: {place}{problem}", self.line));
-    }
-
     /// Notes that there may be an object of which not even the name can be made out.
     fn lose(&mut self, place: &str, problem: &str) {
-        self.note(place, problem);
+        self.page.problems.push(format!("line {}: {place}{problem}", self.line));
         self.page.incomplete = true;
     }
 }
@@ -107,7 +110,8 @@ fn exists(version: &str, kind: &str) -> bool {
 }
 
 fn is_named(object: &Map<String, Value>) -> bool {
-    object.get("metadata").and_then(|metadata| metadata.get("name")).is_some_and(Value::is_string)
+    let metadata = object.get("metadata");
+    ["name", "generateName"].iter().any(|key| metadata.and_then(|m| m.get(key)).is_some_and(Value::is_string))
 }
 
 /// The name, after the namespace has been set to what `kubectl` would set it to.
@@ -115,7 +119,7 @@ fn default_namespace(kind: Kind, object: &mut Map<String, Value>) -> Result<Obje
     let Some(Value::Object(metadata)) = object.get_mut("metadata") else {
         return Err("metadata is missing".to_owned());
     };
-    if kind == Kind::Node {
+    if !kind.is_namespaced() {
         metadata.remove("namespace");
     } else {
         match metadata.get("namespace") {
@@ -137,8 +141,8 @@ fn text<'a>(object: &'a Map<String, Value>, key: &str) -> &'a str {
     object.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-pub(super) fn parse(name: &str, document: &Document<'_>, format: Format) -> Page {
-    let mut reader = Reader { name, line: document.line, page: Page::default() };
+pub(super) fn parse(name: &str, document: &Document<'_>, format: Format, selector: &Selector) -> Page {
+    let mut reader = Reader { name, line: document.line, selector, page: Page::default() };
     let failed = match format {
         Format::Json => {
             let mut json = serde_json::Deserializer::from_str(document.text);
@@ -181,6 +185,8 @@ fn read_typed(text: &str, kind: Kind) -> Result<(), serde_saphyr::Error> {
         Kind::Service => read::<Service>(text),
         Kind::Slice => read::<EndpointSlice>(text),
         Kind::Node => read::<Node>(text),
+        // It has two versions, of which the type knows one.
+        Kind::ServiceCidr => Ok(()),
     }
 }
 

@@ -209,5 +209,9 @@ fn reset(kind: Kind, objects: &BTreeMap<Key, Arc<Object>>) -> Event {
             Object::Node(outcome) => Some(outcome),
             _ => None,
         })),
+        Kind::ServiceCidr => Event::ServiceCidr(all(objects, |o| match o {
+            Object::ServiceCidr(outcome) => Some(outcome),
+            _ => None,
+        })),
     }
 }

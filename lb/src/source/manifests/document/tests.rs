@@ -1,17 +1,17 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{model::ObjectName, source::manifests::object::Kind};
+use crate::model::ObjectName;
 
 const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n";
 const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata:\n  name: n1\n";
 
 fn yaml(text: &str) -> Contents {
-    read("f.yaml", text, Format::Yaml, &Clean::new())
+    read("f.yaml", text, Format::Yaml, &Selector::default(), &Clean::new())
 }
 
 fn json(text: &str) -> Contents {
-    read("f.json", text, Format::Json, &Clean::new())
+    read("f.json", text, Format::Json, &Selector::default(), &Clean::new())
 }
 
 fn names(contents: &Contents) -> Vec<(usize, String)> {
@@ -45,6 +45,8 @@ fn splits_where_yaml_does() {
         ("\u{feff}a: 1\n---\nb: 2", vec![(1, 1), (2, 3)]),
         ("a: |\n  ---\n  text\n---x: 1\n", vec![(1, 1)]),
         ("a: 1\n...\n---\nb: 2\n", vec![(1, 1), (3, 4)]),
+        ("---\n---\n# here\n---\na: 1\n---\n---\n\n---\nb: 2\n", vec![(4, 5), (9, 10)]),
+        ("# ahead\n---\n---\na: 1\n", vec![(3, 4)]),
     ] {
         let got: Vec<_> = split(text).iter().map(|d| (d.first, d.line)).collect();
         assert_eq!(got, expected, "{text:?}");
@@ -64,6 +66,7 @@ fn reads_documents_lists_and_json() {
         ("v1", "ServiceList", "Service default/a"),
         ("v1", "NodeList", "Node a"),
         ("discovery.k8s.io/v1", "EndpointSliceList", "EndpointSlice default/a"),
+        ("networking.k8s.io/v1", "ServiceCIDRList", "ServiceCIDR a"),
     ] {
         for text in [
             format!(
@@ -110,7 +113,7 @@ fn a_misspelt_field_rejects_the_object() {
         object.rejected(),
         Some("f.yaml line 8: there are no fields spec.ports[0].extra, spec.ports[0].prot")
     );
-    let list = r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"a"},"x":1}]}"#;
+    let list = r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"},"x":1}]}"#;
     assert_eq!(rejection(&json(list)), "f.json line 1: items[0]: there is no field x");
 }
 
@@ -125,8 +128,63 @@ fn a_wrong_type_rejects_the_object_and_names_the_place() {
         "{}",
         rejection(&json(item))
     );
-    let text = SERVICE.replace("80", "80000");
-    assert!(rejection(&yaml(&text)).starts_with("f.yaml line 1: spec.ports[0].port: 80000 is not"));
+    let text = SERVICE.replace("clusterIP: 10.96.0.1", "type: Odd");
+    assert!(rejection(&yaml(&text)).starts_with("f.yaml line 1: spec.type: \"Odd\" is not"));
+}
+
+#[test]
+fn a_node_may_have_fields_that_are_not_known_yet() {
+    let contents = yaml(&format!(
+        "{NODE}status: {{declaredFeatures: [a], addresses: [{{type: InternalIP, address: 10.0.0.1}}]}}"
+    ));
+    let [(_, (_, object))] = contents.objects.as_slice() else { panic!("{contents:?}") };
+    let Object::Node(Ok(converted)) = object.as_ref() else { panic!("{object:?}") };
+    assert_eq!(converted.object.as_ref().expect("a node").addresses.len(), 1);
+    assert_eq!(converted.notes, ["status.declaredFeatures is not known here"]);
+    assert!(object.is_sound() && !contents.incomplete);
+}
+
+#[test]
+fn both_versions_of_service_cidrs_are_read() {
+    for version in ["networking.k8s.io/v1", "networking.k8s.io/v1beta1"] {
+        let single = format!(
+            "apiVersion: {version}\nkind: ServiceCIDR\nmetadata: {{name: a, namespace: x}}\nspec: {{cidrs: [10.96.0.0/12, 'fd00:96::/112']}}\n"
+        );
+        let list = format!(
+            "apiVersion: {version}\nkind: ServiceCIDRList\nitems: [{{metadata: {{name: a}}, spec: {{cidrs: [10.96.0.0/12, 'fd00:96::/112']}}}}]\n"
+        );
+        for text in [single, list] {
+            let contents = yaml(&text);
+            assert_eq!(names(&contents), [(1, "ServiceCIDR a".to_owned())], "{text}");
+            let (_, (_, object)) = &contents.objects[0];
+            let Object::ServiceCidr(Ok(converted)) = object.as_ref() else { panic!("{object:?}") };
+            assert_eq!(converted.object.as_ref().expect("an object").cidrs.len(), 2);
+        }
+        let text =
+            format!("{{apiVersion: {version}, kind: ServiceCIDR, metadata: {{name: a}}, spec: {{cidr: a}}}}");
+        assert_eq!(rejection(&yaml(&text)), "f.yaml line 1: there is no field spec.cidr");
+        let text = format!("apiVersion: {version}\nkind: ServiceCIDR\nmetadata: {{name: a}}\n");
+        assert_eq!(rejection(&yaml(&text)), "f.yaml line 1: spec is missing");
+    }
+}
+
+#[test]
+fn only_what_is_selected_is_served() {
+    let edge = Selector::new(Some("edge".to_owned()));
+    let labelled =
+        SERVICE.replace("name: web", "name: web, labels: {service.kubernetes.io/service-proxy-name: edge}");
+    for (text, selector, expected) in [
+        (SERVICE, Selector::default(), true),
+        (SERVICE, edge.clone(), false),
+        (labelled.as_str(), Selector::default(), false),
+        (labelled.as_str(), edge, true),
+    ] {
+        let contents = read("f.yaml", text, Format::Yaml, &selector, &Clean::new());
+        let (_, (_, object)) = &contents.objects[0];
+        let Object::Service(Ok(converted)) = object.as_ref() else { panic!("{object:?}") };
+        assert_eq!(converted.object.is_some(), expected, "{text} {selector}");
+        assert!(object.is_sound() && !contents.incomplete);
+    }
 }
 
 #[test]
@@ -179,17 +237,26 @@ fn an_object_without_identity_is_lost() {
 }
 
 #[test]
-fn other_kinds_are_reported_and_otherwise_ignored() {
+fn other_kinds_are_skipped() {
     for kind in [
         "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}",
+        "{apiVersion: apps/v1, kind: DeploymentList, items: [{metadata: {name: web}}]}",
+        "{apiVersion: batch/v1, kind: Job, metadata: {generateName: web-}}",
         "{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: web}}",
-        "{apiVersion: v1, kind: ConfigMap, metadata: {name: web}}",
+        "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: a.b.c}}",
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: web}}",
+        "{apiVersion: networking.k8s.io/v1alpha1, kind: ServiceCIDR, metadata: {name: web}, spec: {ipv4: a}}",
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: web}, data: {items: a}}",
+        "{apiVersion: v1, kind: Namespace, metadata: {name: web}}",
+        "{apiVersion: v1, kind: Endpoints, metadata: {name: web}}",
         "{apiVersion: v1, kind: PodList, items: [1]}",
+        "{apiVersion: v1, kind: List, items: [{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}]}",
+        "# a comment",
+        "",
     ] {
-        let contents = yaml(&format!("{kind}\n---\n{NODE}"));
-        assert_eq!(names(&contents).len(), 1);
-        assert!(!contents.incomplete);
-        assert!(contents.problems[0].ends_with("is not read here"), "{:?}", contents.problems);
+        let contents = yaml(&format!("---\n{kind}\n---\n---\n{NODE}---\n---\n{kind}\n---\n"));
+        assert_eq!(names(&contents).len(), 1, "{kind}");
+        assert!(!contents.incomplete && contents.problems.is_empty(), "{kind}: {:?}", contents.problems);
     }
 }
 
@@ -229,15 +296,31 @@ fn more_may_follow_a_last_object_that_is_cut_short() {
         assert!(yaml(&format!("{NODE}---\n{service}{rest}")).incomplete, "{rest}");
         assert!(!yaml(&format!("{service}{rest}---\n{NODE}")).incomplete, "{rest}");
     }
+    let ports =
+        "spec:\n  clusterIP: 10.96.0.1\n  ports:\n  - port: 80\n  - name: b\n    port: 81\n    protocol: TC";
+    assert!(yaml(&format!("{NODE}---\n{service}{ports}")).incomplete);
+    assert!(!yaml(&format!("{NODE}---\n{service}{ports}P")).incomplete);
 }
 
 #[test]
 fn unchanged_documents_are_not_read_again() {
     let old = yaml(&format!("{SERVICE}---\n{NODE}"));
-    let new = read("f.yaml", &format!("{NODE}---\n{SERVICE}---\na: [\n"), Format::Yaml, &old.clean);
+    let new = read(
+        "f.yaml",
+        &format!("{NODE}---\n{SERVICE}---\na: [\n"),
+        Format::Yaml,
+        &Selector::default(),
+        &old.clean,
+    );
     // The first document of a file has no marker, so these two texts differ from the old ones: read again.
     assert_eq!(names(&new).len(), 2);
-    let moved = read("f.yaml", &format!("{SERVICE}---\n{NODE}---\n{SERVICE}"), Format::Yaml, &old.clean);
+    let moved = read(
+        "f.yaml",
+        &format!("{SERVICE}---\n{NODE}---\n{SERVICE}"),
+        Format::Yaml,
+        &Selector::default(),
+        &old.clean,
+    );
     for i in [0, 1] {
         assert!(Arc::ptr_eq(&moved.objects[i].1.1, &old.objects[i].1.1), "{i}");
     }
@@ -292,7 +375,7 @@ proptest! {
         let contents = yaml(&text);
         for (_, ((kind, name), _)) in &contents.objects {
             prop_assert!(!name.name.is_empty());
-            prop_assert_eq!(name.namespace.is_empty(), *kind == Kind::Node);
+            prop_assert_eq!(name.namespace.is_empty(), !kind.is_namespaced());
         }
         json(&text);
     }
