@@ -7,7 +7,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use datapath::abi::{
-    Choice, Frontend, FrontendKey, Label, MASQUERADE, NODE_PORT, REFUSE, RESTRICTED, TCP, WITHHOLD,
+    Choice, Frontend, FrontendKey, Label, MASQUERADE, NODE_PORT, REFUSE, RESTRICTED, SocketKey, SocketPeer,
+    TCP, WITHHOLD,
 };
 use serde::Serialize;
 
@@ -54,6 +55,8 @@ enum What {
         /// Only those of this service: namespace/name, or namespace/name:port/protocol
         service: Option<String>,
     },
+    /// Sockets of this node's processes that were translated: what they asked for, and where they are sent
+    Sockets,
     /// Why packets and socket calls were treated as they were
     Counters,
 }
@@ -70,6 +73,7 @@ impl Get {
             What::Backends => list(output, &view.backends()?)?,
             What::Maglev { service } => list(output, &view.maglev(&service)?)?,
             What::Connections { service } => list(output, &view.connections(service.as_deref())?)?,
+            What::Sockets => list(output, &view.sockets()?)?,
             What::Counters => list(output, &view.counters()?)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -107,6 +111,33 @@ impl Row for ServiceRow {
         let strings: [&str; 8] = [service, protocol, frontend, outside, pod, host, affinity, sources];
         let strings = strings.map(ToOwned::to_owned);
         strings.into_iter().chain([backends.to_string()]).collect()
+    }
+}
+
+/// A socket, by the cookie that `ss -e` shows in hexadecimal as `sk:`. Those that were closed stay until there is no
+/// room for others.
+#[derive(Debug, Serialize)]
+struct SocketRow {
+    cookie: u64,
+    service: String,
+    protocol: &'static str,
+    peer: SocketAddr,
+    backend: SocketAddr,
+}
+
+impl Row for SocketRow {
+    const COLUMNS: &'static [&'static str] = &["socket", "service", "protocol", "peer", "backend"];
+
+    fn cells(&self) -> Vec<String> {
+        let Self { cookie, service, protocol, peer, backend } = self;
+        [
+            format!("{cookie:x}"),
+            service.clone(),
+            (*protocol).to_owned(),
+            peer.to_string(),
+            backend.to_string(),
+        ]
+        .into()
     }
 }
 
@@ -245,6 +276,19 @@ impl View {
             });
         }
         rows.sort_by(|a, b| (&a.service, &a.frontend).cmp(&(&b.service, &b.frontend)));
+        Ok(rows)
+    }
+
+    fn sockets(&self) -> anyhow::Result<Vec<SocketRow>> {
+        let row = |(key, peer): (SocketKey, SocketPeer)| SocketRow {
+            cookie: key.cookie,
+            service: self.name(peer.service),
+            protocol: protocol(key.protocol),
+            peer: SocketAddr::new(peer.addr.into(), u16::from_be_bytes(peer.port)),
+            backend: SocketAddr::new(key.addr.into(), u16::from_be_bytes(key.port)),
+        };
+        let mut rows: Vec<SocketRow> = self.maps.sockets.load()?.into_iter().map(row).collect();
+        rows.sort_by(|a, b| (&a.service, a.peer, a.cookie).cmp(&(&b.service, b.peer, b.cookie)));
         Ok(rows)
     }
 

@@ -3,6 +3,7 @@
 mod cleanup;
 mod demo;
 mod doctor;
+mod explain;
 mod get;
 mod output;
 mod run;
@@ -28,6 +29,7 @@ enum Command {
     Run(run::Run),
     Status(status::Status),
     Get(get::Get),
+    Explain(explain::Explain),
     Doctor(doctor::Doctor),
     Cleanup(cleanup::Cleanup),
     Demo(demo::Demo),
@@ -50,6 +52,7 @@ impl Cli {
             Command::Run(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Get(command) => command.run(),
+            Command::Explain(command) => command.run(),
             Command::Doctor(command) => command.run(),
             Command::Cleanup(command) => command.run(),
             Command::Demo(command) => command.run(),

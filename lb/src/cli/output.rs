@@ -14,6 +14,8 @@ pub(super) enum Format {
     Table,
     /// For programs
     Json,
+    /// For both
+    Yaml,
 }
 
 /// Something with a row in a table.
@@ -28,6 +30,7 @@ pub(super) trait Row: Serialize {
 pub(super) fn list<T: Row>(format: Format, rows: &[T]) -> anyhow::Result<()> {
     match format {
         Format::Json => json(rows),
+        Format::Yaml => yaml(rows),
         Format::Table => {
             let rows = rows.iter().map(Row::cells).collect();
             Ok(writeln!(io::stdout().lock(), "{}", table(T::COLUMNS, rows))?)
@@ -39,6 +42,31 @@ pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, value)?;
     Ok(writeln!(out)?)
+}
+
+pub(super) fn yaml<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<()> {
+    Ok(write!(io::stdout().lock(), "{}", serde_saphyr::to_string(&value)?)?)
+}
+
+/// One thing: for people a line for each of its names that has a value.
+pub(super) fn pairs<T: Serialize>(
+    format: Format,
+    value: &T,
+    pairs: &[(&str, Option<String>)],
+) -> anyhow::Result<()> {
+    match format {
+        Format::Json => json(value),
+        Format::Yaml => yaml(value),
+        Format::Table => {
+            let mut out = io::stdout().lock();
+            for (name, value) in pairs {
+                if let Some(value) = value {
+                    writeln!(out, "{name:<12}{value}")?;
+                }
+            }
+            Ok(())
+        }
+    }
 }
 
 pub(super) fn table(columns: &[&str], rows: Vec<Vec<String>>) -> String {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     PinDirArg,
-    output::{Format, json, table},
+    output::{Format, json, table, yaml},
 };
 use crate::{
     daemon::{self, Report, Trouble},
@@ -80,6 +80,7 @@ impl Status {
         };
         match self.output {
             Format::Json => json(&state)?,
+            Format::Yaml => yaml(&state)?,
             Format::Table => state.print(pin_dir)?,
         }
         Ok(if self.check && !synced { ExitCode::FAILURE } else { ExitCode::SUCCESS })

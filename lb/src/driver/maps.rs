@@ -1,5 +1,9 @@
 //! The pinned maps, typed.
 
+mod lookup;
+
+pub use lookup::{Chunks, Lookup};
+
 use std::{
     io,
     marker::PhantomData,
@@ -164,12 +168,12 @@ impl MaglevTables {
         self.typed()?.keys().collect::<Result<_, _>>().map_err(Self::read_error)
     }
 
-    /// The slots of a table; none if there is no such table.
+    /// A table as it is; none if there is no such table.
     ///
     /// # Errors
     ///
     /// The kernel refuses.
-    pub fn get(&self, table: u32) -> Result<Option<Vec<u32>>, Error> {
+    pub fn chunks(&self, table: u32) -> Result<Option<Vec<Chunk>>, Error> {
         let inner: MapData = match self.typed()?.get(&table, 0) {
             Ok(inner) => inner,
             Err(MapError::KeyNotFound) => return Ok(None),
@@ -177,12 +181,21 @@ impl MaglevTables {
         };
         let inner = Map::Array(inner);
         let chunks: Array<&MapData, Chunk> = Array::try_from(&inner).map_err(Self::read_error)?;
-        let mut words = Vec::new();
-        for chunk in chunks.iter() {
-            words.extend_from_slice(&chunk.map_err(Self::read_error)?.0);
-        }
-        let slots = words.first().copied().unwrap_or_default() as usize;
-        Ok(words.get(1..=slots).map(<[u32]>::to_vec))
+        chunks.iter().collect::<Result<_, _>>().map(Some).map_err(Self::read_error)
+    }
+
+    /// The slots of a table; none if there is no such table.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn get(&self, table: u32) -> Result<Option<Vec<u32>>, Error> {
+        let chunks = self.chunks(table)?;
+        let words: Option<Vec<u32>> = chunks.map(|chunks| chunks.into_iter().flat_map(|c| c.0).collect());
+        Ok(words.and_then(|words| {
+            let slots = words.first().copied().unwrap_or_default() as usize;
+            words.get(1..=slots).map(<[u32]>::to_vec)
+        }))
     }
 
     /// Adds or replaces tables. Each new one is filled first and then takes the old one's place, so that a packet sees

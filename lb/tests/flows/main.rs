@@ -9,6 +9,7 @@
 mod adoption;
 mod endpoints;
 mod errors;
+mod explain;
 mod flush;
 mod fragments;
 mod manifests;
