@@ -47,23 +47,6 @@ fn parent(pid: u32) -> Option<u32> {
     (parent != 0).then_some(parent)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ancestors_end_with_the_parent() {
-        assert_eq!(outer_processes().last().copied(), Some(std::os::unix::process::parent_id()));
-    }
-
-    #[test]
-    fn a_path_is_shown_without_the_process_it_leads_through() {
-        assert_eq!(path(Path::new("/proc/1/root/sys/fs/cgroup")), Path::new("/sys/fs/cgroup"));
-        assert_eq!(path(Path::new("/sys/fs/cgroup/a")), Path::new("/sys/fs/cgroup/a"));
-        assert_eq!(path(Path::new("/proc")), Path::new("/proc"));
-    }
-}
-
 /// The kernel's number for the network namespace of the calling thread, never given twice (Linux 5.14).
 ///
 /// # Errors
@@ -84,4 +67,21 @@ pub fn namespace_cookie() -> io::Result<u64> {
         )
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ancestors_end_with_the_parent() {
+        assert_eq!(outer_processes().last().copied(), Some(std::os::unix::process::parent_id()));
+    }
+
+    #[test]
+    fn a_path_is_shown_without_the_process_it_leads_through() {
+        assert_eq!(path(Path::new("/proc/1/root/sys/fs/cgroup")), Path::new("/sys/fs/cgroup"));
+        assert_eq!(path(Path::new("/sys/fs/cgroup/a")), Path::new("/sys/fs/cgroup/a"));
+        assert_eq!(path(Path::new("/proc")), Path::new("/proc"));
+    }
 }

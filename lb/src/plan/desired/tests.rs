@@ -118,11 +118,14 @@ fn external_policies() {
     }
 }
 
+/// Endpoints on, policy, masquerade all, pods are told; outside, pod, host.
+type InternalCase<'a> = (&'a [&'a str], TrafficPolicy, bool, bool, [&'a str; 3]);
+
 #[test]
 fn internal_policies_and_masquerading_of_cluster_ips() {
     use TrafficPolicy::{Cluster, Local};
     #[rustfmt::skip]
-    let cases: &[(&[&str], TrafficPolicy, bool, bool, [&str; 3])] = &[
+    let cases: &[InternalCase] = &[
         // endpoints on       policy   all    pods are told
         (&[HERE, "elsewhere"], Cluster, false, false, ["cluster"; 3]),
         (&[HERE, "elsewhere"], Cluster, false, true,  ["cluster+masquerade", "cluster", "cluster+masquerade"]),

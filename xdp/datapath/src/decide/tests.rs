@@ -23,7 +23,7 @@ fn assert_consistent(decision: Decision, tables: &MemoryTables) {
         }
         Counter::Refuse | Counter::UnservedPort => assert_eq!((label, mark), (Label::REJECT, 0)),
         Counter::Withhold | Counter::NoBackend | Counter::SourceRange | Counter::Unallocated => {
-            assert_eq!((label, mark), (Label::DROP, 0))
+            assert_eq!((label, mark), (Label::DROP, 0));
         }
         Counter::NoFrontend
         | Counter::NotIp

@@ -129,10 +129,12 @@ impl FakeKernel {
 }
 
 type Choice = (u32, Vec<SocketAddr>);
+/// Service port, flags and affinity, choices.
+type Served = (String, (u32, u32), [Choice; 3]);
 
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Dump {
-    pub(super) frontends: BTreeMap<FrontendKey, (String, (u32, u32), [Choice; 3])>,
+    pub(super) frontends: BTreeMap<FrontendKey, Served>,
     pub(super) services: BTreeSet<String>,
     pub(super) tables: usize,
     pub(super) backends: BTreeSet<SocketAddr>,
