@@ -3,6 +3,7 @@
 mod cleanup;
 mod demo;
 mod doctor;
+mod flags;
 mod get;
 mod output;
 mod run;
