@@ -18,7 +18,7 @@ const UNITS: [(&str, u64); 8] = [
 ///
 /// # Errors
 /// What is wrong with it; negative durations are, since none makes sense here.
-pub fn parse(text: &str) -> Result<Duration, String> {
+pub(super) fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration such as \"1h30m\"");
     if text.starts_with('-') {
         return match parse(&text[1..]) {
@@ -67,7 +67,7 @@ fn scaled(number: &str, nanoseconds: u64) -> Option<u128> {
 
 /// Writes it as Go's `Duration.String` does: `24h0m0s`, `1.5s`, `50ms`, `0s`.
 #[must_use]
-pub fn format(duration: Duration) -> String {
+pub(super) fn format(duration: Duration) -> String {
     let nanoseconds = duration.as_nanos();
     let decimal = |unit: u128| {
         let text = format!("{}.{:09}", nanoseconds / unit, nanoseconds % unit * (1_000_000_000 / unit));
