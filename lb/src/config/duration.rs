@@ -20,8 +20,8 @@ const UNITS: [(&str, u64); 8] = [
 /// What is wrong with it; negative durations are, since none makes sense here.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration such as \"1h30m\"");
-    if text.starts_with('-') {
-        return match parse(&text[1..]) {
+    if let Some(positive) = text.strip_prefix('-') {
+        return match parse(positive) {
             Ok(Duration::ZERO) => Ok(Duration::ZERO),
             Ok(_) => Err(format!("{text:?} is less than 0")),
             Err(_) => Err(wrong()),

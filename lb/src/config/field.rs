@@ -155,7 +155,7 @@ impl Kind {
     ///
     /// # Errors
     /// What is wrong with one.
-    pub(super) fn from_flag(self, values: &[String]) -> Result<Tree, String> {
+    pub(super) fn given(self, values: &[String]) -> Result<Tree, String> {
         let last = values.last().map_or("", String::as_str);
         let items = || {
             let items = values.iter().flat_map(|value| value.split(','));
@@ -178,14 +178,14 @@ impl Kind {
             Self::Switches => {
                 let switch = |item: &str| {
                     let (name, value) = item.split_once('=').unwrap_or((item, ""));
-                    Ok((name.trim().to_owned(), Self::Bool.from_flag(&[value.trim().to_owned()])?))
+                    Ok((name.trim().to_owned(), Self::Bool.given(&[value.trim().to_owned()])?))
                 };
                 Tree::Map(items().map(switch).collect::<Result<_, String>>()?)
             }
             Self::Modules => {
                 let module = |item: &str| {
                     let (pattern, level) = item.rsplit_once('=').unwrap_or((item, ""));
-                    let level = Self::Int(0, 0).from_flag(&[level.to_owned()])?;
+                    let level = Self::Int(0, 0).given(&[level.to_owned()])?;
                     let pattern = Tree::Text(pattern.to_owned());
                     Ok(Tree::Map(vec![("filePattern".to_owned(), pattern), ("verbosity".to_owned(), level)]))
                 };

@@ -111,7 +111,7 @@ impl Settings {
             for (i, field) in fields.enumerate() {
                 let origin = Origin::Flag(flag);
                 let mut found = Vec::new();
-                let value = match field.kind.from_flag(values) {
+                let value = match field.kind.given(values) {
                     Ok(tree) => field.kind.read(&tree, &origin.mistake(""), &mut found),
                     Err(problem) => {
                         found.push(origin.mistake(problem));

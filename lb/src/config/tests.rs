@@ -56,10 +56,11 @@ fn acts(config: &Config) -> String {
     format!("{options:?} {}", config.verbosity)
 }
 
-/// Kinds that an object of [`HEAD`] with one field has, by path: the value in YAML and as a flag, and what else has to be
-/// said for it to count.
-fn samples() -> BTreeMap<&'static str, (&'static str, &'static str, &'static [(&'static str, &'static str)])>
-{
+/// A value of a field in YAML and as a flag, and the flags without which it does not count.
+type Sample = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// One for each path.
+fn samples() -> BTreeMap<&'static str, Sample> {
     let (bridge, prefix): (&[_], &[_]) =
         (&[("detect-local-mode", "BridgeInterface")], &[("detect-local-mode", "InterfaceNamePrefix")]);
     let ipvs: &[_] = &[("proxy-mode", "ipvs")];

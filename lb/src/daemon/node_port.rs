@@ -167,9 +167,11 @@ mod tests {
     }
 
     /// Ranges, addresses of the Node object, configured ones -> what is served, and for which families all is.
+    type Case<'a> = (&'a str, &'a str, &'a str, &'a [&'a str], [bool; 2]);
+
     #[test]
     fn each_family_is_on_its_own() {
-        let table: [(&str, &str, &str, &[&str], [bool; 2]); 17] = [
+        let table: [Case<'_>; 17] = [
             ("", "", "", &ALL, [true, true]),
             ("192.0.2.0/24", "", "", &["192.0.2.1", ALL[2], ALL[3], ALL[4]], [false, true]),
             ("192.0.2.0/24 2001:db8:1::/48", "", "", &["192.0.2.1", "2001:db8:1::1"], [false, false]),
