@@ -2,10 +2,11 @@
 //!
 //! State flows one way: [`source`] watches objects, [`convert`] turns them into [`model`] types or rejects them,
 //! [`plan`] computes what the kernel should hold and in which order to change it, [`driver`] writes it, and [`reconcile`]
-//! joins the two; [`daemon`] is the loop around all this, [`cli`] what the user sees.
-//! `model` and `plan` are pure: no IO, no clock, no Kubernetes types.
+//! joins the two; [`daemon`] is the loop around all this, [`cli`] what the user sees, [`config`] what he asks for.
+//! `model`, `plan` and `config` are pure: no IO, no clock, no Kubernetes types.
 
 pub mod cli;
+pub mod config;
 pub mod convert;
 pub mod daemon;
 pub mod driver;

@@ -1,4 +1,4 @@
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::bail;
 use clap::Args;
@@ -23,6 +23,10 @@ pub(super) struct Cleanup {
 }
 
 impl Cleanup {
+    pub(super) const fn of(pin_dir: PathBuf) -> Self {
+        Self { pin_dir: PinDirArg { pin_dir } }
+    }
+
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let Some(pins) = PinDir::find(&self.pin_dir.pin_dir).filter(PinDir::exists) else {
             println!("nothing is pinned in {}", self.pin_dir.pin_dir.display());

@@ -4,6 +4,7 @@ mod cleanup;
 mod demo;
 mod doctor;
 mod explain;
+mod flags;
 mod get;
 mod output;
 mod run;

@@ -1,80 +1,77 @@
 use std::{
+    fs,
     io::{self, IsTerminal as _},
-    net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-use super::{PinDirArg, runtime};
+use super::{cleanup::Cleanup, flags::Flags, runtime};
 use crate::{
-    daemon::{self, NodePortAddresses, Options, Source, XdpChoice},
-    driver::privileges,
+    config::{self, Config, File, Host, Mistakes},
+    daemon,
+    driver::{pins, privileges},
 };
 
 /// Run the daemon in the foreground; it logs to stderr
 ///
 /// Objects come from the Kubernetes API server, or with --manifests from a directory. SIGTERM and SIGINT end it; what it
-/// set up stays and goes on serving. $RUST_LOG says what is logged, such as "debug" or "info,kube=warn".
+/// set up stays and goes on serving. All flags of kube-proxy are accepted; what they and the file say without effect is
+/// logged at the start and shown by `portico status`. $RUST_LOG says what is logged, such as "debug" or
+/// "info,kube=warn".
 #[derive(Debug, Args)]
 pub(super) struct Run {
-    /// Kubeconfig file; without it $KUBECONFIG, ~/.kube/config, or the pod's service account
-    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
-    kubeconfig: Option<PathBuf>,
-    /// Read Services, EndpointSlices and Nodes from the YAML and JSON files in this directory, and follow changes
-    #[arg(long, value_name = "DIR")]
-    manifests: Option<PathBuf>,
-    /// This node's name in `nodeName` of endpoints [default: the host name]
-    #[arg(long, value_name = "NAME", alias = "hostname-override")]
-    node_name: Option<String>,
-    /// Interface that receives packets for Services; may be given more than once
-    /// [default: those with a default route, or else all that are up]
-    #[arg(long = "interface", value_name = "IF")]
-    interfaces: Vec<String>,
-    /// How XDP runs; where it does not, tc gives the same behaviour
-    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
-    xdp: XdpChoice,
-    /// Translate the sockets of this cgroup only [default: the root of cgroup v2]
-    #[arg(long, value_name = "PATH")]
-    cgroup: Option<PathBuf>,
+    /// Configuration file: YAML or JSON with a KubeProxyConfiguration, a PorticoConfiguration, or both
+    ///
+    /// A flag has precedence over the file; with kube-proxy the file has it over most flags.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Write the configuration that file and flags give, defaults included, to this file and exit
+    #[arg(long, value_name = "FILE")]
+    write_config_to: Option<PathBuf>,
+    /// Detach and remove everything and exit, as `portico cleanup` does
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "false", hide_default_value = true, hide_possible_values = true)]
+    cleanup: bool,
+    /// Check configuration and privileges and exit: nothing can be set up that a later process without privileges could
+    /// build upon
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "false", hide_default_value = true, hide_possible_values = true)]
+    init_only: bool,
     #[command(flatten)]
-    pin_dir: PinDirArg,
-    /// Where NodePorts are served: CIDRs, or "primary" for the addresses of the Node object
-    #[arg(long, value_name = "CIDRS", default_value = "primary")]
-    nodeport_addresses: NodePortAddresses,
-    /// Where /metrics is served; "off" for nowhere
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10249", value_parser = parse_address)]
-    metrics_bind_address: Address,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Address(Option<SocketAddr>);
-
-fn parse_address(text: &str) -> Result<Address, String> {
-    match text {
-        "off" => Ok(Address(None)),
-        text => text
-            .parse()
-            .map(|address| Address(Some(address)))
-            .map_err(|_| format!("{text:?} is neither an address with a port nor \"off\"")),
-    }
+    flags: Flags,
 }
 
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        // The client logs each failed attempt; the source tells of it once, and again when it is over.
-        let filter =
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal())
-            .with_target(false)
-            .init();
+        let config = match self.read()? {
+            Ok(config) => config,
+            Err(Mistakes(mistakes)) => {
+                let count = mistakes.len();
+                eprintln!(
+                    "portico: {count} mistake{} in the configuration",
+                    if count == 1 { "" } else { "s" }
+                );
+                mistakes.iter().for_each(|mistake| eprintln!("  {mistake}"));
+                return Ok(ExitCode::from(2));
+            }
+        };
+        if let Some(path) = self.write_config_to {
+            write(&path, &config).with_context(|| format!("cannot write {}", path.display()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if self.cleanup {
+            return Cleanup::of(config.options.pin_dir).run();
+        }
+        log(config.verbosity);
+        for note in &config.options.notes {
+            warn!(setting = note.object, reason = note.reason, "not honoured as configured");
+        }
         if !nix::unistd::geteuid().is_root() {
             bail!("portico run needs root: it loads eBPF programs and writes nftables rules");
         }
@@ -82,44 +79,54 @@ impl Run {
         if !missing.is_empty() {
             bail!("portico run needs {}, which this process lacks although it is root", missing.join(", "));
         }
+        if self.init_only {
+            info!("configuration and privileges are as they should be; --init-only has nothing to set up");
+            return Ok(ExitCode::SUCCESS);
+        }
         // Whoever started it may have blocked them, and a mask is inherited.
         SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]).thread_unblock()?;
-        runtime()?.block_on(daemon::run(self.options()?))?;
+        runtime()?.block_on(daemon::run(config.options))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn options(self) -> anyhow::Result<Options> {
-        let node_name = match self.node_name {
-            Some(name) => name,
-            None => nix::unistd::gethostname()
-                .context("cannot read the host name; give --node-name")?
-                .to_string_lossy()
-                .to_lowercase(),
+    fn read(&self) -> anyhow::Result<Result<Config, Mistakes>> {
+        let file = match &self.config {
+            Some(path) => Some((path.display().to_string(), read_file(path)?)),
+            None => None,
         };
-        Ok(Options {
-            source: match self.manifests {
-                Some(dir) => Source::Manifests(dir),
-                None => Source::Kubernetes(self.kubeconfig),
-            },
-            node_name,
-            interfaces: self.interfaces,
-            xdp: self.xdp,
-            cgroup: self.cgroup,
-            pin_dir: self.pin_dir.pin_dir,
-            node_port_addresses: self.nodeport_addresses,
-            node_ips: Vec::new(),
-            detect_local: daemon::DetectLocal::default(),
-            masquerade_all: false,
-            service_cidrs: Vec::new(),
-            service_proxy_name: None,
-            conntrack: daemon::Conntrack::default(),
-            min_sync_period: std::time::Duration::from_millis(50),
-            sync_period: std::time::Duration::from_secs(30),
-            metrics: self.metrics_bind_address.0,
-            healthz: None,
-            bind_address_hard_fail: false,
-            oom_score_adj: None,
-            configuration: serde_json::Value::Null,
-        })
+        let file = file.as_ref().map(|(name, text)| File { name, text });
+        let name = nix::unistd::gethostname().context("cannot read the host name; give --node-name")?;
+        let host = Host { name: name.to_string_lossy().into_owned(), pin_dir: pins::DEFAULT.into() };
+        Ok(config::read(file, &self.flags.0, &host))
     }
 }
+
+fn read_file(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read the configuration in {}", path.display()))
+}
+
+fn write(path: &Path, config: &Config) -> anyhow::Result<()> {
+    let mut text = serde_saphyr::to_string(&config.options.configuration)?;
+    if let Some(portico) = &config.portico {
+        text = format!("{}\n---\n{}", text.trim_end(), serde_saphyr::to_string(portico)?);
+    }
+    Ok(fs::write(path, text.trim_end().to_owned() + "\n")?)
+}
+
+fn log(verbosity: u32) {
+    // The client logs each failed attempt; the source tells of it once, and again when it is over.
+    let filter = match verbosity {
+        0..=3 => "info,kube_client=off",
+        4..=5 => "info,portico=debug,kube_client=off",
+        6.. => "debug,portico=trace,kube_client=off",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter)))
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 /// The address, by the rules of Kubernetes' `ParseIPSloppy`: IPv4 bytes may have leading zeros and are decimal all the
 /// same (clusters hold such addresses from before Go refused them), and a v4-mapped IPv6 address is an IPv4 address.
-pub(super) fn parse(text: &str) -> Option<IpAddr> {
+pub(crate) fn parse(text: &str) -> Option<IpAddr> {
     let address = match text.rsplit_once(':') {
         None => IpAddr::V4(sloppy_v4(text)?),
         Some((head, tail)) if tail.contains('.') => {
@@ -77,7 +77,7 @@ pub(super) fn announced(path: &str, text: &str) -> Result<IpAddr, Unfit> {
 
 /// The network, by the rules of Kubernetes' `ParseCIDRSloppy`: addresses as in [`parse`], and bits beyond the prefix
 /// do not count.
-pub(super) fn network(text: &str) -> Option<IpNet> {
+pub(crate) fn network(text: &str) -> Option<IpNet> {
     let (address, length) = text.split_once('/')?;
     // What `parse` would take beyond that is a sign.
     if !length.bytes().all(|b| b.is_ascii_digit()) {

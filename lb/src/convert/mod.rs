@@ -19,6 +19,7 @@ mod service;
 mod service_cidr;
 mod slice;
 
+pub(crate) use address::{network as parse_network, parse as parse_address};
 pub use name::object_name;
 pub use node::node;
 pub use selector::Selector;

@@ -16,7 +16,7 @@ pub(super) fn of(options: &Options, node: Option<&Node>, index: &Index, snapshot
     let addresses = snapshot.interfaces.iter().flat_map(|interface| &interface.addresses);
     NodeFacts {
         name: options.node_name.clone(),
-        node_port_addresses: options.node_port_addresses.select(node, snapshot),
+        node_port_addresses: options.node_port_addresses.select(node, &options.node_ips, snapshot),
         zone: node.and_then(|node| node.zone.clone()),
         node_ips: node_ips(&options.node_ips, node),
         local_addresses: addresses.map(|address| address.ip).collect(),

@@ -17,7 +17,7 @@ mod translation;
 pub use crate::driver::namespace_cookie as cookie;
 pub use interfaces::{XdpChoice, detach_all};
 pub use namespace::describe;
-pub use node_port::NodePortAddresses;
+pub use node_port::{NodePortAddresses, NodePortRange};
 pub use options::{Conntrack, DetectLocal, Options, Source};
 pub use report::{CounterReport, InterfaceReport, Report, Translations, Trouble, XdpReport};
 pub use settings::{SysctlReport, restore};
@@ -150,7 +150,7 @@ struct Daemon {
 
 impl Daemon {
     async fn start(options: Options, pins: PinDir) -> anyhow::Result<Self> {
-        options.source.check().await?;
+        options.source.check(options.api_server.as_deref()).await?;
         let links = Links::open().context("cannot list the interfaces")?;
         // Before what they watch is looked at: what changes in between is seen twice rather than never.
         let link_watch = Some(Links::watch()?);
@@ -434,7 +434,12 @@ async fn follow(options: Options, events: mpsc::Sender<Event>) -> anyhow::Result
     match options.source {
         Source::Manifests(dir) => source::manifests::run(dir, selector, events).await?,
         Source::Kubernetes(kubeconfig) => {
-            let options = source::kubernetes::Options { kubeconfig, node: options.node_name, selector };
+            let options = source::kubernetes::Options {
+                kubeconfig,
+                server: options.api_server,
+                node: options.node_name,
+                selector,
+            };
             source::kubernetes::run(options, events).await?;
         }
     }

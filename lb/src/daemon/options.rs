@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use ipnet::IpNet;
 
 use super::{NodePortAddresses, XdpChoice};
-use crate::source;
+use crate::{config::Note, source};
 
 /// Where objects come from.
 #[derive(Clone, Debug)]
@@ -22,12 +22,12 @@ pub enum Source {
 
 impl Source {
     /// Whether there is anything to follow at all, before the host is changed for it.
-    pub(super) async fn check(&self) -> anyhow::Result<()> {
+    pub(super) async fn check(&self, api_server: Option<&str>) -> anyhow::Result<()> {
         match self {
             Self::Manifests(dir) => {
                 fs::read_dir(dir).with_context(|| format!("cannot read manifests in {}", dir.display()))?;
             }
-            Self::Kubernetes(kubeconfig) => source::kubernetes::check(kubeconfig.as_deref())
+            Self::Kubernetes(kubeconfig) => source::kubernetes::check(kubeconfig.as_deref(), api_server)
                 .await
                 .context("no objects to serve; name their source with --kubeconfig or --manifests")?,
         }
@@ -40,6 +40,8 @@ impl Source {
 pub struct Options {
     /// Where objects come from.
     pub source: Source,
+    /// URL of the API server, instead of the one in the kubeconfig.
+    pub api_server: Option<String>,
     /// This node's name.
     pub node_name: String,
     /// Interfaces that route; none: those with a default route, or else all that are up.
@@ -79,6 +81,8 @@ pub struct Options {
     pub oom_score_adj: Option<i32>,
     /// The configuration in force, as `/configz` shows it.
     pub configuration: serde_json::Value,
+    /// What was configured and is not honoured.
+    pub notes: Vec<Note>,
 }
 
 /// How pods of this node are told from other clients: kube-proxy's `detectLocalMode`.

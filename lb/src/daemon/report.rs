@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::{Daemon, settings::SysctlReport};
-use crate::reconcile::chain;
+use crate::{config::Note, reconcile::chain};
 
 /// The daemon's view of itself, and of what it set up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -136,6 +136,13 @@ impl From<crate::plan::Rejection> for Trouble {
     }
 }
 
+impl From<&Note> for Trouble {
+    fn from(note: &Note) -> Self {
+        let Note { object, reason } = note.clone();
+        Self { kind: "Configuration".to_owned(), object, reason }
+    }
+}
+
 impl Report {
     pub(super) fn of(daemon: &Daemon) -> Self {
         let planner = daemon.reconciler.planner();
@@ -174,7 +181,13 @@ impl Report {
                 })
                 .collect(),
             rejected: daemon.index.rejections().chain(planner.rejections()).map(Trouble::from).collect(),
-            notes: daemon.index.notes().map(Trouble::from).collect(),
+            notes: daemon
+                .options
+                .notes
+                .iter()
+                .map(Trouble::from)
+                .chain(daemon.index.notes().map(Trouble::from))
+                .collect(),
         }
     }
 }

@@ -51,6 +51,8 @@ const ABSENT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)]
 pub struct Options {
     /// The kubeconfig file. None: `$KUBECONFIG`, `~/.kube/config`, or the service account of the pod we run in.
     pub kubeconfig: Option<PathBuf>,
+    /// URL of the server, instead of the one in the kubeconfig. If there is no kubeconfig, it is asked anonymously.
+    pub server: Option<String>,
     /// The Node that is watched; no other Nodes are.
     pub node: String,
     /// Which Services and EndpointSlices are watched.
@@ -67,6 +69,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         source: kube::config::KubeconfigError,
+    },
+    /// The given URL of the server is none.
+    #[error("{url:?} is not the URL of an API server: {reason}")]
+    Server {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// No kubeconfig was given and none was found.
     #[error("found neither a kubeconfig nor a service account")]
@@ -89,7 +99,7 @@ pub enum Error {
 /// If the configuration is unusable. A server out of reach is no error: it is told as [`Event::Trouble`], and asked
 /// again until it answers.
 pub async fn run(options: Options, events: Sender<Event>) -> Result<(), Error> {
-    let mut config = configuration(options.kubeconfig).await?;
+    let mut config = configuration(options.kubeconfig, options.server).await?;
     config.read_timeout = config.read_timeout.or(Some(READ_TIMEOUT));
     let url = config.cluster_url.to_string();
     let client = Client::try_from(config).map_err(|source| Error::Client { url: url.clone(), source })?;
@@ -124,16 +134,32 @@ pub async fn run(options: Options, events: Sender<Event>) -> Result<(), Error> {
 ///
 /// # Errors
 /// If it is unusable, or there is none.
-pub async fn check(kubeconfig: Option<&Path>) -> Result<(), Error> {
-    configuration(kubeconfig.map(Path::to_owned)).await.map(drop)
+pub async fn check(kubeconfig: Option<&Path>, server: Option<&str>) -> Result<(), Error> {
+    configuration(kubeconfig.map(Path::to_owned), server.map(str::to_owned)).await.map(drop)
 }
 
-async fn configuration(kubeconfig: Option<PathBuf>) -> Result<Config, Error> {
-    let Some(path) = kubeconfig else { return Config::infer().await.map_err(Error::Infer) };
-    let load = async {
-        Config::from_custom_kubeconfig(Kubeconfig::read_from(&path)?, &KubeConfigOptions::default()).await
+async fn configuration(kubeconfig: Option<PathBuf>, server: Option<String>) -> Result<Config, Error> {
+    let server = match server {
+        // As client-go completes it.
+        Some(url) if !url.contains("://") => Some(format!("http://{url}")),
+        server => server,
     };
-    load.await.map_err(|source| Error::Kubeconfig { path, source })
+    let url = server.map(|url| {
+        url.parse().map_err(|error| Error::Server { reason: format!("{error}"), url: url.clone() })
+    });
+    match (kubeconfig, url.transpose()?) {
+        (None, None) => Config::infer().await.map_err(Error::Infer),
+        (None, Some(url)) => Ok(Config::new(url)),
+        (Some(path), url) => {
+            let load = async {
+                let kubeconfig = Kubeconfig::read_from(&path)?;
+                Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await
+            };
+            let mut config = load.await.map_err(|source| Error::Kubeconfig { path, source })?;
+            config.cluster_url = url.unwrap_or(config.cluster_url);
+            Ok(config)
+        }
+    }
 }
 
 /// The watch of a kind `K`, which `F` makes a `T`.
@@ -292,4 +318,21 @@ fn with_sources(error: &watcher::Error) -> String {
         source = cause.source();
     }
     line.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_s_url_is_completed_and_checked() {
+        for (given, url) in
+            [("https://10.0.0.1:6443", "https://10.0.0.1:6443/"), ("10.0.0.1:8080", "http://10.0.0.1:8080/")]
+        {
+            let config = configuration(None, Some(given.to_owned())).await.unwrap();
+            assert_eq!(config.cluster_url.to_string(), url);
+        }
+        let error = configuration(None, Some("http://a b".to_owned())).await.unwrap_err();
+        assert!(matches!(error, Error::Server { .. }), "{error}");
+    }
 }

@@ -122,8 +122,12 @@ impl Cluster {
 
     fn follow_as(&self, selector: Selector) -> Followed {
         let (sender, events) = mpsc::channel(16);
-        let options =
-            Options { kubeconfig: Some(self.kubeconfig.clone()), node: self.node.clone(), selector };
+        let options = Options {
+            kubeconfig: Some(self.kubeconfig.clone()),
+            server: None,
+            node: self.node.clone(),
+            selector,
+        };
         let task = tokio::spawn(kubernetes::run(options, sender));
         Followed { namespace: self.namespace.clone(), known: Known::default(), events, task }
     }
@@ -648,8 +652,12 @@ async fn an_unusable_kubeconfig_is_an_error() {
             std::fs::write(&path, text).expect("write");
         }
         let (sender, _events) = mpsc::channel(1);
-        let options =
-            Options { kubeconfig: Some(path.clone()), node: "n".to_owned(), selector: Selector::default() };
+        let options = Options {
+            kubeconfig: Some(path.clone()),
+            server: None,
+            node: "n".to_owned(),
+            selector: Selector::default(),
+        };
         let error = kubernetes::run(options, sender).await.expect_err("an error");
         assert_eq!(error.to_string(), format!("cannot use kubeconfig {}", path.display()), "{text:?}");
     }

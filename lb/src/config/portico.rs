@@ -1,0 +1,77 @@
+//! `PorticoConfiguration`: what kube-proxy does not know.
+
+use super::{
+    field::{
+        Field,
+        Fixed::{Null, Text},
+        Kind,
+        Preset::Unset,
+        Used::Honoured,
+    },
+    settings::Schema,
+};
+
+pub(super) const VERSION: &str = "portico.dev/v1alpha1";
+pub(super) const KIND: &str = "PorticoConfiguration";
+
+pub(super) static SCHEMA: Schema = Schema { fields: FIELDS, renamed: &[] };
+
+const fn field(path: &'static str, flag: &'static str, kind: Kind, help: &'static str) -> Field {
+    let default = match kind {
+        Kind::Texts | Kind::Cidrs => Null,
+        _ => Text(""),
+    };
+    Field { path, flag: Some(flag), kind, default: Unset(default), used: Honoured(help) }
+}
+
+static FIELDS: &[Field] = &[
+    field(
+        "apiServer",
+        "master",
+        Kind::Text,
+        "URL of the API server, instead of the one in the kubeconfig; without a kubeconfig it is asked anonymously",
+    ),
+    field(
+        "cgroup",
+        "cgroup",
+        Kind::Text,
+        "Translate the sockets of this cgroup only [default: the root of cgroup v2]",
+    ),
+    field(
+        "interfaces",
+        "interface",
+        Kind::Texts,
+        "Interface that receives packets for Services; may be given more than once [default: those with a default \
+         route, or else all that are up]",
+    ),
+    field(
+        "manifests",
+        "manifests",
+        Kind::Text,
+        "Read Services, EndpointSlices and Nodes from the YAML and JSON files in this directory, and follow changes",
+    ),
+    field(
+        "nodeName",
+        "node-name",
+        Kind::Text,
+        "This node's name in `nodeName` of endpoints [default: the host name]",
+    ),
+    field(
+        "pinDir",
+        "pin-dir",
+        Kind::Text,
+        "Where state is pinned; each instance on a host has its own [default: /sys/fs/bpf/portico]",
+    ),
+    field(
+        "serviceCIDRs",
+        "service-cidrs",
+        Kind::Cidrs,
+        "Networks of cluster IPs, besides those of ServiceCIDR objects",
+    ),
+    field(
+        "xdp",
+        "xdp",
+        Kind::OneOf(&["auto", "native", "generic", "off"]),
+        "How XDP runs: auto, native, generic or off; where it does not, tc gives the same behaviour [default: auto]",
+    ),
+];
