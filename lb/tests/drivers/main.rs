@@ -7,6 +7,7 @@
 
 mod attach;
 mod conntrack;
+mod diag;
 mod fragments;
 mod link;
 mod netns;
