@@ -29,6 +29,9 @@ fn flows_are_listed_counted_and_deleted() {
             (conntrack, flows)
         });
         assert_eq!(flows.len(), 2);
+        let udp = conntrack.udp_flows(|flow| flow.original.source.ip() == client(family)).unwrap();
+        assert_eq!(udp.len(), 1, "{udp:?}");
+        assert_eq!(udp[0].protocol, 17);
         let tcp = flows.iter().find(|flow| flow.protocol == 6).unwrap();
         assert_eq!(tcp.original.source, stream.local_addr().unwrap());
         assert_eq!(tcp.original.destination, (vip(family), PLAIN).into());
