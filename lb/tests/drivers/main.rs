@@ -13,5 +13,6 @@ mod link;
 mod netns;
 mod nft;
 mod probe;
+mod sysctl;
 mod topology;
 mod translate;

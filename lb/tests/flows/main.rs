@@ -16,6 +16,7 @@ mod policy;
 mod removal;
 mod scene;
 mod serve;
+mod settings;
 mod sockets;
 mod status;
 mod usage;
