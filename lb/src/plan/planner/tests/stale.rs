@@ -82,7 +82,8 @@ fn nothing_is_looked_for_unless_udp_endpoints_are_lost() {
     assert!(daemon.planner.take_touched().is_empty(), "one is leaving");
     daemon.put(service("tcp", 2));
     daemon.put_slice(slice("tcp", false, &[105, 106]));
-    daemon.sync();
+    let steps = daemon.sync();
+    assert!(steps.iter().all(|step| daemon.planner.opened_by(step).is_empty()));
     daemon.put_slice(slice("tcp", false, &[105]));
     daemon.sync();
     daemon.delete("tcp");
