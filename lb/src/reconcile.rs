@@ -1,25 +1,28 @@
 //! The one interpreter of the plan's steps, and the reader of what the kernel holds.
 
 mod flags;
+mod sweep;
+
+pub use sweep::Sweeps;
 
 use std::{
     collections::BTreeSet,
+    io,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
-
-use datapath::abi::UDP;
 
 use tracing::{debug, info, warn};
 
 use crate::{
     driver::{
-        conntrack::{self, Conntrack, Flow},
         maps::{self, Maps},
         nft::{self, Family, Nft},
     },
-    plan::{Actual, Dirty, Flagged, Found, Index, NodeFacts, Planner, Step, maglev},
+    plan::{Actual, Dirty, Found, Index, NodeFacts, Planner, Step, Touched, maglev},
 };
+use sweep::Sweeper;
 
 /// Why a step was not performed, or the kernel not read.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,9 @@ pub enum Error {
     /// The nft table.
     #[error(transparent)]
     Nft(#[from] nft::Error),
+    /// The thread that looks for stale flows.
+    #[error("cannot start a thread")]
+    Thread(#[from] io::Error),
 }
 
 /// Everything in the kernel that the plan is about.
@@ -100,6 +106,8 @@ pub struct Progress {
     pub latest: Duration,
     /// What failed in the latest round, if anything did.
     pub error: Option<String>,
+    /// What came of looking for stale UDP flows and sockets.
+    pub sweeps: Sweeps,
 }
 
 /// Least time between two rounds that nothing but time gave cause for.
@@ -112,12 +120,14 @@ pub struct Reconciler {
     planner: Planner,
     start: Instant,
     progress: Progress,
-    /// Backends that are not used any more and may have UDP flows in conntrack.
-    unused: BTreeSet<SocketAddr>,
-    /// There may be UDP flows to frontends in conntrack that began while nobody translated them.
+    sweeper: Sweeper,
+    /// What to look for in flows and sockets once a round of writes is over.
+    touched: Touched,
+    /// UDP endpoints that no Service uses and that still serve; and until all objects could be read all backends of the
+    /// former process.
+    waiting: BTreeSet<SocketAddr>,
+    /// There may be UDP flows to any frontend that began while nobody translated them.
     untranslated: bool,
-    /// Flows could not be forgotten.
-    remembered: bool,
 }
 
 /// Wait before what failed is tried again.
@@ -128,7 +138,7 @@ impl Reconciler {
     ///
     /// # Errors
     ///
-    /// A map or the table cannot be read.
+    /// A map or the table cannot be read, or a thread not be started.
     pub fn adopt(kernel: Kernel) -> Result<Self, Error> {
         let mut planner = Planner::new();
         let actual = kernel.load()?;
@@ -139,17 +149,19 @@ impl Reconciler {
                 "adopting the state of a former process"
             );
         }
+        let waiting = actual.backends.iter().map(|(_, backend)| SocketAddr::from(*backend)).collect();
         planner.adopt(actual, Duration::ZERO);
         planner.keep();
         Ok(Self {
+            sweeper: Sweeper::start(Arc::clone(&kernel.maps.sockets))?,
             kernel,
             planner,
             start: Instant::now(),
             progress: Progress::default(),
-            unused: BTreeSet::new(),
+            touched: Touched::default(),
+            waiting,
             // Nobody knows what happened to the table before.
             untranslated: true,
-            remembered: false,
         })
     }
 
@@ -167,8 +179,8 @@ impl Reconciler {
 
     /// How writing went.
     #[must_use]
-    pub fn progress(&self) -> &Progress {
-        &self.progress
+    pub fn progress(&self) -> Progress {
+        Progress { sweeps: self.sweeper.sweeps(), ..self.progress.clone() }
     }
 
     /// See [`Planner::let_go`].
@@ -180,43 +192,33 @@ impl Reconciler {
     pub fn sync(&mut self, index: &Index, facts: &NodeFacts, dirty: &Dirty) {
         let began = Instant::now();
         self.planner.plan(index, facts, dirty, self.now());
+        self.sweeper.refresh(|stale| self.planner.stale(&stale.touched()));
         self.write(began);
-        self.forget_flows(index);
+        self.sweep(index);
     }
 
-    /// Deletes the conntrack entries of UDP flows that would go wrong for ever, because a UDP client does not notice and
-    /// its datagrams keep the entry alive: those to backends that went away, and those to frontends that are not
-    /// translated, as NAT chains see only the first packet of a flow. TCP is left alone, and so is an endpoint that is
-    /// terminating and still serves.
-    fn forget_flows(&mut self, index: &Index) {
+    /// Has the conntrack entries of UDP flows deleted, and UDP sockets destroyed, that would go wrong for ever: those to
+    /// endpoints that their service port lost, and flows to frontends that are not translated.
+    fn sweep(&mut self, index: &Index) {
         if !self.planner.has_plan() {
             return;
         }
-        self.unused.extend(self.planner.take_unused());
-        self.unused.retain(|backend| !self.planner.is_used(*backend));
-        let serving = index.serving(&self.unused);
-        let gone: BTreeSet<SocketAddr> = self.unused.difference(&serving).copied().collect();
-        self.remembered = false;
-        if gone.is_empty() && !self.untranslated {
-            return;
+        self.touched.merge(self.planner.take_touched());
+        if std::mem::take(&mut self.untranslated) {
+            self.touched.frontends.extend(self.planner.udp_frontends());
         }
-        let untranslated = self.untranslated;
-        let stale = |flow: &Flow| match flow.dst_nat {
-            true => gone.contains(&flow.reply.source),
-            false => untranslated && self.planner.is_frontend(flow.original.destination, UDP),
-        };
-        match delete_udp_flows(stale) {
-            Ok(deleted) => {
-                self.unused = serving;
-                self.untranslated = false;
-                if deleted > 0 {
-                    info!(deleted, "UDP flows to endpoints that are gone, or not translated, are forgotten");
-                }
-            }
-            Err(error) => {
-                self.remembered = true;
-                warn!(reason = chain(&error), "cannot forget UDP flows, will be tried again");
-            }
+        // What is kept for objects that could not be read is used by nobody.
+        if self.planner.kept() == 0 {
+            self.waiting.append(&mut self.touched.orphans);
+            self.waiting.retain(|backend| !self.planner.is_used(*backend));
+            let serving = index.serving(&self.waiting);
+            self.touched.orphans = std::mem::replace(&mut self.waiting, serving);
+            self.touched.orphans.retain(|backend| !self.waiting.contains(backend));
+        }
+        self.sweeper.add(self.planner.stale(&self.touched));
+        // As long as something could not be written there may be more: it is looked for again when that is done.
+        if self.progress.error.is_none() {
+            self.touched = Touched::default();
         }
     }
 
@@ -253,7 +255,7 @@ impl Reconciler {
         self.planner.found(Found::Translations(translations), self.now());
         let wrong = self.planner.pending().saturating_sub(before);
         self.write(began);
-        self.forget_flows(index);
+        self.sweep(index);
         Ok(wrong)
     }
 
@@ -283,7 +285,7 @@ impl Reconciler {
     #[must_use]
     pub fn wake_in(&self) -> Option<Duration> {
         let quarantine = self.planner.wake_at().map(|at| at.saturating_sub(self.now()));
-        let retry = (self.progress.error.is_some() || self.remembered).then_some(RETRY);
+        let retry = self.progress.error.is_some().then_some(RETRY);
         quarantine.into_iter().chain(retry).min().map(|wait| wait.max(PAUSE))
     }
 
@@ -295,7 +297,7 @@ impl Reconciler {
                 Ok(()) => {
                     debug!(step = step.name(), entries = step.len(), "written");
                     entries += step.len() as u64;
-                    self.untranslated |= opens_udp(&step);
+                    self.touched.frontends.extend(self.planner.opened_by(&step));
                     self.planner.done(&step, self.now());
                 }
                 Err(reason) => {
@@ -327,24 +329,6 @@ impl Reconciler {
     fn now(&self) -> Duration {
         self.start.elapsed()
     }
-}
-
-/// Whether a step makes datagrams be translated that were not.
-fn opens_udp(step: &Step) -> bool {
-    match step {
-        Step::PutFrontends(list) => list.iter().any(|(key, _)| key.protocol == UDP),
-        Step::PutFlags(list) => list.iter().any(|(key, _)| matches!(key, Flagged::Address(_))),
-        _ => false,
-    }
-}
-
-fn delete_udp_flows(stale: impl Fn(&Flow) -> bool) -> Result<usize, conntrack::Error> {
-    let mut conntrack = Conntrack::open()?;
-    let mut deleted = 0;
-    for flow in &conntrack.flows(|flow| flow.protocol == UDP && stale(flow))? {
-        deleted += usize::from(conntrack.delete(flow)?);
-    }
-    Ok(deleted)
 }
 
 /// An error with its sources, on one line.

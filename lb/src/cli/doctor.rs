@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{Format, Row, list};
-use crate::driver::{cgroup, conntrack::Conntrack, nft::Nft, pins::PinDir, privileges, sysctl};
+use crate::driver::{cgroup, conntrack::Conntrack, diag, nft::Nft, pins::PinDir, privileges, sysctl};
 
 /// Check what this machine has of what Portico needs
 ///
@@ -56,7 +56,7 @@ impl Doctor {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut checks = vec![root(), kernel(), btf()];
         checks.extend(programs());
-        checks.extend([inner_maps(), tcx(), bpffs(), cgroup2(), nft(), conntrack()]);
+        checks.extend([inner_maps(), tcx(), bpffs(), cgroup2(), nft(), conntrack(), sockets()]);
         checks.extend(sysctl::NEEDED.iter().map(|(name, needed, _)| setting(name, needed)));
         list(self.output, &checks)?;
         let broken = checks.iter().any(|check| check.health == Health::Missing);
@@ -189,6 +189,19 @@ fn conntrack() -> Check {
         "conntrack netlink",
         outcome,
         "`get connections` needs CONFIG_NF_CT_NETLINK: modprobe nf_conntrack_netlink",
+    )
+}
+
+fn sockets() -> Check {
+    let outcome = match diag::probe() {
+        Ok(()) => Ok("UDP sockets can be destroyed".to_owned()),
+        Err(error) => Err(crate::reconcile::chain(&error)),
+    };
+    wish(
+        "socket diagnosis",
+        outcome,
+        "connected UDP sockets of processes stay with endpoints that are gone: boot a kernel with CONFIG_INET_UDP_DIAG and \
+         CONFIG_INET_DIAG_DESTROY",
     )
 }
 

@@ -165,7 +165,8 @@ impl Daemon {
         let nft = Nft::new();
         let nft_watch = Some(nft.watch()?);
         nft.ensure().context("cannot set up the nft table")?;
-        let settings = Settings::apply(&maps, &snapshot)?;
+        let mut settings = Settings::default();
+        settings.apply(&maps, &snapshot, &options.conntrack)?;
         let translation = Watchman::new(&nft);
         let reconciler = Reconciler::adopt(Kernel { maps, nft })?;
         attach::sockets(&mut objects, &pins, &cgroup_dir)
@@ -392,9 +393,9 @@ impl Daemon {
     fn settle_in(&mut self) {
         self.interfaces.forget_detached(&self.pins);
         self.attach();
-        match Settings::apply(&self.reconciler.kernel().maps, &self.snapshot) {
-            Ok(settings) => self.settings = settings,
-            Err(error) => warn!(reason = format!("{error:#}"), "cannot apply the kernel settings"),
+        let maps = &self.reconciler.kernel().maps;
+        if let Err(error) = self.settings.apply(maps, &self.snapshot, &self.options.conntrack) {
+            warn!(reason = format!("{error:#}"), "cannot apply the kernel settings");
         }
     }
 

@@ -1,9 +1,14 @@
 //! What Portico changes about the host besides its own objects, and changing it back.
 
+mod conntrack;
+
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tracing::info;
+use tracing::{info, warn};
 
+use super::Conntrack;
 use crate::driver::{
     link::{Links, Snapshot},
     maps::{Hash, Maps, Text},
@@ -16,6 +21,8 @@ const QDISC: &str = "qdisc/";
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
     pub(super) sysctls: Vec<SysctlReport>,
+    /// Those that cannot be changed here, which has been said.
+    refused: BTreeSet<&'static str>,
 }
 
 /// A kernel setting.
@@ -30,36 +37,73 @@ pub struct SysctlReport {
 }
 
 impl Settings {
-    /// Sets what is needed, remembering what was found the first time.
-    pub(super) fn apply(maps: &Maps, snapshot: &Snapshot) -> anyhow::Result<Self> {
-        let mut settings = Self::default();
+    /// Sets what is needed, remembering what was found the first time. What conntrack would better be set to is not
+    /// needed: the size of its table can be changed in the initial network namespace alone.
+    pub(super) fn apply(
+        &mut self,
+        maps: &Maps,
+        snapshot: &Snapshot,
+        options: &Conntrack,
+    ) -> anyhow::Result<()> {
+        let mut reports = Vec::new();
         keep_advertised_routes(maps, snapshot)?;
         for (name, value, reason) in sysctl::NEEDED {
-            let now = match sysctl::read(name) {
-                Ok(found) if found == value => found,
-                Ok(found) => {
-                    if maps.saved.get(&Text::new(name))?.is_none() {
-                        let along = sysctl::swept_along(name)?;
-                        let along = along.iter().map(|(name, found)| (Text::new(name), Text::new(found)));
-                        let own = (Text::new(name), Text::new(&found));
-                        // Its own last: it says that all is remembered.
-                        maps.saved.put(&along.chain([own]).collect::<Vec<_>>())?;
-                    }
-                    sysctl::write(name, value).with_context(|| format!("needed because {reason}"))?;
-                    info!(name, was = found, value, "sysctl set");
-                    value.to_owned()
-                }
-                Err(error) if error.is_absent() => "absent".to_owned(),
-                Err(error) => return Err(error.into()),
-            };
-            settings.sysctls.push(SysctlReport {
-                name: name.to_owned(),
-                value: now,
-                reason: reason.to_owned(),
-            });
+            let now = set(maps, name, value, |found| found == value)
+                .with_context(|| format!("needed because {reason}"))?;
+            reports.push(report(name, now, reason.to_owned()));
         }
-        Ok(settings)
+        for wanted in conntrack::wanted(options, conntrack::cpus()) {
+            let (name, value) = (wanted.name, wanted.value.to_string());
+            let is_met = |found: &str| wanted.is_met(found);
+            match set(maps, name, &value, is_met) {
+                Ok(now) => reports.push(report(name, now, wanted.reason.to_owned())),
+                Err(error) if error.downcast_ref().is_some_and(sysctl::Error::is_forbidden) => {
+                    let now = sysctl::read(name).unwrap_or_default();
+                    if self.refused.insert(name) {
+                        warn!(
+                            name,
+                            now,
+                            wanted = value,
+                            "sysctl stays: it cannot be changed in this network namespace"
+                        );
+                    }
+                    let reason = format!("{}; {value} is wanted but cannot be set here", wanted.reason);
+                    reports.push(report(name, now, reason));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.sysctls = reports;
+        Ok(())
     }
+}
+
+fn report(name: &str, value: String, reason: String) -> SysctlReport {
+    SysctlReport { name: name.to_owned(), value, reason }
+}
+
+/// Sets a sysctl unless the value found will do, and returns the value now. Nothing is remembered of one that cannot be
+/// set.
+fn set(maps: &Maps, name: &str, value: &str, is_met: impl Fn(&str) -> bool) -> anyhow::Result<String> {
+    let found = match sysctl::read(name) {
+        Ok(found) => found,
+        Err(error) if error.is_absent() => return Ok("absent".to_owned()),
+        Err(error) => return Err(error.into()),
+    };
+    if is_met(&found) {
+        return Ok(found);
+    }
+    sysctl::writable(name)?;
+    if maps.saved.get(&Text::new(name))?.is_none() {
+        let along = sysctl::swept_along(name)?;
+        let along = along.iter().map(|(name, found)| (Text::new(name), Text::new(found)));
+        let own = (Text::new(name), Text::new(&found));
+        // Its own last: it says that all is remembered.
+        maps.saved.put(&along.chain([own]).collect::<Vec<_>>())?;
+    }
+    sysctl::write(name, value)?;
+    info!(name, was = found, value, "sysctl set");
+    Ok(value.to_owned())
 }
 
 /// A host that begins to forward drops the default routes it has from router advertisements, and hears no more of them,

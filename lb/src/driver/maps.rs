@@ -9,6 +9,7 @@ use std::{
     marker::PhantomData,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use aya::{
@@ -314,7 +315,8 @@ pub struct Maps {
     pub interfaces: Hash<u32, u32>,
     pub affinities: Hash<Source, Affinity>,
     pub services: Hash<u32, Name>,
-    pub sockets: Hash<SocketKey, SocketPeer>,
+    /// Shared with the thread that deals with stale sockets.
+    pub sockets: Arc<Hash<SocketKey, SocketPeer>>,
     pub counters: Counters,
     /// What the host looked like before us: setting to value. It has no part in the layout's version, so that whichever
     /// version cleans up knows it.
@@ -339,7 +341,7 @@ impl Maps {
             interfaces: Hash::open(pin(map::INTERFACES), map::INTERFACES)?,
             affinities: Hash::open_lru(pin(map::AFFINITY), map::AFFINITY)?,
             services: Hash::open_or_create(pin(map::SERVICES), map::SERVICES, MAX_SERVICES)?,
-            sockets: Hash::open_lru(pin(map::SOCKETS), map::SOCKETS)?,
+            sockets: Arc::new(Hash::open_lru(pin(map::SOCKETS), map::SOCKETS)?),
             counters: Counters::open(pins)?,
             saved: Hash::open_or_create(pins.saved(), "SAVED", 16_384)?,
         })

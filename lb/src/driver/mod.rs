@@ -4,9 +4,11 @@
 pub mod attach;
 pub mod cgroup;
 pub mod conntrack;
+pub mod diag;
 mod host;
 pub mod link;
 pub mod maps;
+pub mod netns;
 pub mod nft;
 pub mod objects;
 pub mod pins;

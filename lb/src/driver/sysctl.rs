@@ -23,6 +23,13 @@ pub struct Error {
 }
 
 impl Error {
+    /// Whether it may not be changed here: not in this network namespace, or not with these privileges.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        matches!(self.source.kind(), PermissionDenied | ReadOnlyFilesystem)
+    }
+
     /// Whether this kernel has no such setting.
     #[must_use]
     pub fn is_absent(&self) -> bool {
@@ -74,6 +81,16 @@ pub fn read(name: &str) -> Result<String, Error> {
     fs::read_to_string(Path::new("/proc/sys").join(name))
         .map(|value| value.trim().to_owned())
         .map_err(|source| Error { op: "read", name: name.to_owned(), source })
+}
+
+/// Whether a setting can be changed, without doing so.
+///
+/// # Errors
+///
+/// It cannot, see [`Error::is_forbidden`]; or there is none.
+pub fn writable(name: &str) -> Result<(), Error> {
+    let opened = fs::OpenOptions::new().write(true).open(Path::new("/proc/sys").join(name));
+    opened.map(drop).map_err(|source| Error { op: "change", name: name.to_owned(), source })
 }
 
 /// Sets a setting.

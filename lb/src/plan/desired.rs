@@ -10,8 +10,8 @@ use std::{
 use datapath::abi::{Addr, FrontendKey, MASQUERADE, REFUSE, WITHHOLD};
 use ipnet::IpNet;
 
-use super::eligible::{Eligible, Viewpoint, candidates, eligible};
-use crate::model::{Service, ServicePort, Slice, TrafficPolicy};
+use super::eligible::{Candidate, Eligible, Viewpoint, candidates, eligible};
+use crate::model::{Protocol, Service, ServicePort, Slice, TrafficPolicy};
 
 /// Address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -174,6 +174,9 @@ pub struct Port {
     pub ranges: Vec<IpNet>,
     /// For how many seconds a client stays with its endpoint.
     pub affinity: Option<u32>,
+    /// UDP only: where flows may stay. In each family all serving endpoints, or all if none serves; whatever conditions,
+    /// policies and hints say otherwise.
+    pub stay: Vec<SocketAddr>,
 }
 
 /// The ports of a Service that have any frontend.
@@ -193,6 +196,7 @@ pub fn ports<'a>(
                 lists: BTreeMap::new(),
                 ranges: ranges(service, setting.node_ips),
                 affinity: service.affinity,
+                stay: Vec::new(),
             });
             ports.len() - 1
         });
@@ -226,9 +230,13 @@ fn add_port<'a>(
         if !keys.insert(key) {
             continue;
         }
-        let endpoints = endpoints
-            .entry(family)
-            .or_insert_with(|| eligible(&candidates(slices.clone(), port, family == Family::V6), setting.at));
+        let endpoints = endpoints.entry(family).or_insert_with(|| {
+            let candidates = candidates(slices.clone(), port, family == Family::V6);
+            if port.protocol == Protocol::Udp {
+                into.stay.extend(stay(&candidates));
+            }
+            eligible(&candidates, setting.at)
+        });
         let choices = choices(service, kind, family, endpoints, setting);
         for list in choices.all().into_iter().filter_map(|choice| choice.list) {
             into.lists.entry(list).or_insert_with(|| match list.1 {
@@ -240,6 +248,12 @@ fn add_port<'a>(
             kind == FrontendKind::LoadBalancer && into.ranges.iter().any(|range| family.has(range));
         into.frontends.push(Frontend { key, kind, restricted, choices });
     }
+}
+
+fn stay<'a>(candidates: &'a [Candidate<'_>]) -> impl Iterator<Item = SocketAddr> + use<'a> {
+    let serving = |c: &&Candidate<'_>| c.endpoint.conditions.serving;
+    let none = !candidates.iter().any(|c| serving(&c));
+    candidates.iter().filter(move |c| none || serving(c)).map(|c| c.addr)
 }
 
 /// Address, port number and kind of each frontend of a service port. Where a Service has an address twice, the first

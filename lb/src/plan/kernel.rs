@@ -87,8 +87,6 @@ pub(super) struct Kernel {
     known_since: Duration,
     /// Backends without references, and since when.
     idle: Idle,
-    /// Backends that lost their last reference since this was last asked.
-    unused: Vec<SocketAddr>,
 }
 
 impl Kernel {
@@ -111,7 +109,6 @@ impl Kernel {
             unknown_tables: 0,
             known_since: Duration::ZERO,
             idle: Idle::default(),
-            unused: Vec::new(),
         }
     }
 
@@ -144,10 +141,6 @@ impl Kernel {
             self.drop_members(&old, now);
         }
         self.reap_table(id, now);
-    }
-
-    pub(super) fn take_unused(&mut self) -> Vec<SocketAddr> {
-        std::mem::take(&mut self.unused)
     }
 
     pub(super) fn is_used(&self, backend: SocketAddr) -> bool {

@@ -25,12 +25,14 @@ pub mod index;
 mod kernel;
 pub mod maglev;
 mod planner;
+mod stale;
 mod step;
 
 pub use index::{Dirty, Index};
 pub use kernel::{BATCH, Found, QUARANTINE};
 pub use maglev::MaglevSpec;
 pub use planner::{FrontendView, Limits, NodeFacts, Planner, ServiceView, TableView};
+pub use stale::{Stale, Touched};
 pub use step::{Actual, Flagged, Step};
 
 /// Something of the configuration that is not served, and why.

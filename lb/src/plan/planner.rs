@@ -1,5 +1,6 @@
 mod claims;
 mod flags;
+mod flows;
 mod view;
 
 pub use view::{FrontendView, ServiceView, TableView};
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use datapath::abi::{self, Addr, FrontendKey, NODE_PORT, Name, SourceRange};
+use datapath::abi::{self, Addr, FrontendKey, Name, SourceRange};
 use ipnet::IpNet;
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     desired::{self, Family, FrontendKind, Scope, Setting},
     eligible::Viewpoint,
     kernel::{Kernel, TableKey, Target},
+    stale::{Endpoints, Touched},
 };
 use crate::model::ObjectName;
 
@@ -125,6 +127,8 @@ pub struct Planner {
     source_ranges: usize,
     /// How many of the node's addresses, networks and interfaces there is no room for.
     spare: usize,
+    /// What flows and sockets have to be looked through for.
+    touched: Touched,
 }
 
 #[derive(Debug)]
@@ -142,6 +146,8 @@ struct Port {
     frontends: Vec<Wanted>,
     tables: BTreeMap<(Family, Scope), u32>,
     ranges: BTreeSet<SourceRange>,
+    /// UDP only.
+    stay: Option<Endpoints>,
 }
 
 #[derive(Debug)]
@@ -180,6 +186,7 @@ impl Planner {
             cluster_ips: BTreeMap::new(),
             source_ranges: 0,
             spare: 0,
+            touched: Touched::default(),
         }
     }
 
@@ -267,30 +274,10 @@ impl Planner {
         self.kernel.retry()
     }
 
-    /// Backends that lost their last reference in the kernel since this was last asked.
-    pub fn take_unused(&mut self) -> Vec<SocketAddr> {
-        self.kernel.take_unused()
-    }
-
-    /// Whether connections may be sent to this backend.
-    #[must_use]
-    pub fn is_used(&self, backend: SocketAddr) -> bool {
-        self.kernel.is_used(backend)
-    }
-
     /// Whether [`Planner::plan`] has been called.
     #[must_use]
     pub const fn has_plan(&self) -> bool {
         self.facts.is_some()
-    }
-
-    /// Whether packets to this address are wanted to be translated.
-    #[must_use]
-    pub fn is_frontend(&self, to: SocketAddr, protocol: u8) -> bool {
-        let (addr, port) = (Addr::from(to.ip()), to.port().to_be_bytes());
-        let wanted = |addr| self.kernel.frontends.desired(&FrontendKey::new(addr, port, protocol)).is_some();
-        let flags = self.kernel.flags.desired(&Flagged::Address(addr)).copied().unwrap_or(0);
-        wanted(addr) || flags & NODE_PORT != 0 && wanted(addr.any())
     }
 
     /// How many entries of the kernel are not as they should be, or may not be.
@@ -440,10 +427,12 @@ impl Planner {
         }
         let kept: BTreeSet<FrontendKey> = frontends.iter().map(|f| f.key).collect();
         let ranges = self.want_ranges(id, &port.ranges);
-        let port = Port { object: object.clone(), created, name, frontends, tables, ranges };
+        let stay = flows::stay(&port);
+        let port = Port { object: object.clone(), created, name, frontends, tables, ranges, stay };
         let old = self.ports.insert(id, port);
         self.drop_ranges(id, old.as_ref());
         if let Some(old) = old {
+            self.touch(id, &old);
             for wanted in old.frontends.iter().filter(|f| !kept.contains(&f.key)) {
                 self.withdraw(wanted.key, id, touched);
             }
@@ -458,6 +447,9 @@ impl Planner {
 
     fn remove_port(&mut self, id: u32, touched: &mut BTreeSet<FrontendKey>, now: Duration) {
         let Some(port) = self.ports.remove(&id) else { return };
+        self.touched
+            .orphans
+            .extend(port.stay.iter().flat_map(|list| list.iter().copied().map(SocketAddr::from)));
         for wanted in &port.frontends {
             self.withdraw(wanted.key, id, touched);
         }

@@ -29,6 +29,9 @@ fn flows_are_listed_counted_and_deleted() {
             (conntrack, flows)
         });
         assert_eq!(flows.len(), 2);
+        let udp = conntrack.udp_flows(|flow| flow.original.source.ip() == client(family)).unwrap();
+        assert_eq!(udp.len(), 1, "{udp:?}");
+        assert_eq!(udp[0].protocol, 17);
         let tcp = flows.iter().find(|flow| flow.protocol == 6).unwrap();
         assert_eq!(tcp.original.source, stream.local_addr().unwrap());
         assert_eq!(tcp.original.destination, (vip(family), PLAIN).into());
@@ -85,4 +88,38 @@ fn marks_and_zones_are_part_of_a_flow() {
         eventually("the table is empty", || conntrack.count().unwrap().entries == 0);
         assert!(conntrack.count().unwrap().max > 0);
     }
+}
+
+/// Prints how long it takes to look through as many flows as a busy gateway has, half of them UDP.
+#[test]
+#[ignore = "prints figures"]
+fn flows_at_scale() {
+    const FLOWS: u32 = 200_000;
+    let netns = Netns::new();
+    let mut lines = String::new();
+    for n in 0..FLOWS {
+        let (high, low) = (n / 50_000, 1_000 + n % 50_000);
+        let source = format!("198.18.{high}.1");
+        lines += &match n % 2 {
+            0 => format!("-I -s {source} -d 192.0.2.1 -p udp --sport {low} --dport 53 --timeout 600\n"),
+            _ => format!(
+                "-I -s {source} -d 192.0.2.1 -p tcp --sport {low} --dport 80 --timeout 600 --state ESTABLISHED\n"
+            ),
+        };
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), lines).unwrap();
+    netns.sh(&format!("conntrack --load-file {} >/dev/null 2>&1", file.path().display()));
+    let mut conntrack = netns.run(|| Conntrack::open().unwrap());
+    println!("{} entries", conntrack.count().unwrap().entries);
+    let timed = |what: &str, f: &mut dyn FnMut() -> usize| {
+        let began = std::time::Instant::now();
+        let count = f();
+        println!("{what}: {count} in {:?}", began.elapsed());
+    };
+    timed("all flows", &mut || conntrack.flows(|_| false).map(|_| 0).unwrap());
+    timed("UDP flows, none stale", &mut || conntrack.udp_flows(|_| false).unwrap().len());
+    timed("UDP flows, all stale", &mut || conntrack.udp_flows(|_| true).unwrap().len());
+    let stale = conntrack.udp_flows(|flow| flow.original.source.port() < 11_000).unwrap();
+    timed("deleted", &mut || stale.iter().filter(|flow| conntrack.delete(flow).unwrap()).count());
 }

@@ -7,10 +7,12 @@
 
 mod attach;
 mod conntrack;
+mod diag;
 mod fragments;
 mod link;
 mod netns;
 mod nft;
 mod probe;
+mod sysctl;
 mod topology;
 mod translate;

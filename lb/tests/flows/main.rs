@@ -17,6 +17,8 @@ mod policy;
 mod removal;
 mod scene;
 mod serve;
+mod settings;
+mod sockets;
 mod status;
 mod usage;
 mod vlan;

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use datapath::abi::{TCP, UDP};
-use netlink_packet_core::{DefaultNla, NLA_TYPE_MASK, Nla, NlasIterator, parse_u32_be, parse_u64_be};
+use netlink_packet_core::{
+    DefaultNla, Emitable, NLA_F_NESTED, NLA_TYPE_MASK, Nla, NlasIterator, parse_u32_be, parse_u64_be,
+};
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Protocol, Status,
     Tuple as TupleAttribute,
@@ -22,6 +24,29 @@ const BYTES: u16 = 2;
 /// `CTA_STATS_GLOBAL_ENTRIES`, `CTA_STATS_GLOBAL_MAX_ENTRIES`.
 const ENTRIES: u16 = 1;
 const MAX_ENTRIES: u16 = 2;
+
+/// `CTA_TUPLE_ORIG`, `CTA_FILTER`, `CTA_FILTER_ORIG_FLAGS`, and what the kernel keeps to itself, `CTA_FILTER_F_CTA_PROTO_NUM`
+/// (`net/netfilter/nf_internals.h`; Linux 5.8).
+const TUPLE_ORIGINAL: u16 = 1;
+const FILTER: u16 = 25;
+const FILTER_ORIGINAL: u16 = 1;
+const FILTER_PROTOCOL: u32 = 1 << 3;
+
+/// Limits a dump to flows of one protocol. (The kernel wants the flag of nested attributes here.)
+pub(super) fn only(protocol: u8) -> Vec<DefaultNla> {
+    let tuple = TupleAttribute::Proto(vec![ProtoTuple::Protocol(Protocol::from(protocol))]);
+    let flags = DefaultNla::new(FILTER_ORIGINAL, FILTER_PROTOCOL.to_ne_bytes().to_vec());
+    vec![
+        DefaultNla::new(TUPLE_ORIGINAL | NLA_F_NESTED, bytes(&tuple)),
+        DefaultNla::new(FILTER | NLA_F_NESTED, bytes(&flags)),
+    ]
+}
+
+fn bytes(nla: &impl Nla) -> Vec<u8> {
+    let mut bytes = vec![0; nla.buffer_len()];
+    nla.emit(&mut bytes);
+    bytes
+}
 
 /// None if it is neither TCP nor UDP.
 pub(super) fn flow(attributes: &[ConntrackAttribute]) -> Option<Flow> {

@@ -1,6 +1,5 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -61,7 +60,6 @@ impl Kernel {
             }
             if self.backends.may_exist(id) || self.translations.may_exist(id) {
                 self.idle.insert(*id, now);
-                self.unused.extend(self.backend_ids.key(*id).copied().map(SocketAddr::from));
             } else {
                 self.backends.unset(id);
                 self.translations.unset(id);

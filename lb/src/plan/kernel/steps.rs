@@ -17,8 +17,6 @@ impl Kernel {
     pub(in crate::plan) fn next(&mut self, now: Duration) -> Option<Step> {
         if self.unknown_tables == 0 {
             for id in self.idle.take_due(now, self.known_since) {
-                // Among them are those that a previous process left behind, whose last reference nobody saw go.
-                self.unused.extend(self.backend_ids.key(id).copied().map(SocketAddr::from));
                 self.backends.unset(&id);
                 self.translations.unset(&id);
                 self.reap_backend(id, now);

@@ -2,3 +2,4 @@ mod conflicts;
 mod fake;
 mod paths;
 mod sequence;
+mod stale;

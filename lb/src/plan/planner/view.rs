@@ -112,7 +112,7 @@ impl Planner {
         refused.chain(conflicts).chain(spare)
     }
 
-    fn holder(&self, key: &FrontendKey) -> Option<(u32, &str)> {
+    pub(super) fn holder(&self, key: &FrontendKey) -> Option<(u32, &str)> {
         let id = self.kernel.frontends.desired(key)?.service;
         Some((id, &self.ports.get(&id)?.name))
     }
