@@ -16,7 +16,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::output::table;
 use crate::lab::{
-    self, Cgroup, Daemon, Options, Residue, Topology, Workspace, XdpMode,
+    self, Cgroup, Daemon, Options, Residue, Source, Topology, Workspace, XdpMode,
     addr::{self, Family},
     agent::Report,
 };
@@ -89,7 +89,7 @@ impl Demo {
 
         step("Starting portico run in the gateway")?;
         let mut options = Options::new(env::current_exe()?, &workspace, cgroup.path());
-        options.manifests = manifests;
+        options.source = Source::Manifests(manifests);
         options.interfaces = topology.interfaces().map(str::to_owned).collect();
         options.xdp = self.xdp.into();
         let mut daemon = Daemon::start(&topology.gateway, options)?;

@@ -11,10 +11,28 @@ pub const PREFIX_V6: u8 = 64;
 pub const CLIENT: Pair = Pair::new([198, 51, 100, 2], [0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 2]);
 /// The gateway's outer interface: the node's address, where NodePorts are.
 pub const GATEWAY: Pair = Pair::new([198, 51, 100, 1], [0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 1]);
+/// A further address of the gateway's outer interface, see [`super::Surroundings`].
+pub const GATEWAY_SECOND: Pair = Pair::new([198, 51, 100, 3], [0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 3]);
 /// The pod on the gateway.
 pub const POD: Pair = Pair::new([198, 19, 0, 2], [0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 2]);
 /// The gateway's end of the pod's link.
 pub const POD_GATEWAY: Pair = Pair::new([198, 19, 0, 1], [0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 1]);
+
+/// A pod on another node, see [`super::Surroundings`].
+pub const OTHER_POD: Pair = Pair::new([198, 19, 1, 2], [0x2001, 0xdb8, 0xf, 1, 0, 0, 0, 2]);
+/// The gateway's end of the other node's link.
+pub const OTHER_POD_GATEWAY: Pair = Pair::new([198, 19, 1, 1], [0x2001, 0xdb8, 0xf, 1, 0, 0, 0, 1]);
+/// The next hop towards service addresses that nobody serves, see [`super::Surroundings`].
+pub const UPSTREAM: Pair = Pair::new([198, 19, 2, 2], [0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 2]);
+/// The gateway's end of the upstream's link.
+pub const UPSTREAM_GATEWAY: Pair = Pair::new([198, 19, 2, 1], [0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 1]);
+/// The networks of [`vip`] and [`cluster_ip`].
+pub const SERVICE_NETWORKS: [(Family, &str); 4] = [
+    (Family::V4, "203.0.113.0/24"),
+    (Family::V6, "2001:db8:1b::/64"),
+    (Family::V4, "192.0.2.0/24"),
+    (Family::V6, "2001:db8:c1::/64"),
+];
 
 /// Load-balancer addresses, `203.0.113.0/24` and `2001:db8:1b::/64`.
 #[must_use]

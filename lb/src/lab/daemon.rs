@@ -42,6 +42,15 @@ impl XdpMode {
     }
 }
 
+/// Where the daemon has its objects from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `--manifests`.
+    Manifests(PathBuf),
+    /// `--kubeconfig`.
+    Kubernetes(PathBuf),
+}
+
 /// How to run the daemon.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -49,8 +58,8 @@ pub struct Options {
     pub binary: PathBuf,
     /// `--pin-dir`.
     pub pins: PathBuf,
-    /// `--manifests`.
-    pub manifests: PathBuf,
+    /// `--manifests` or `--kubeconfig`.
+    pub source: Source,
     /// `--cgroup`.
     pub cgroup: PathBuf,
     /// `--interface`, each.
@@ -70,7 +79,7 @@ impl Options {
         Self {
             binary: binary.into(),
             pins: workspace.pins(),
-            manifests: workspace.manifests(),
+            source: Source::Manifests(workspace.manifests()),
             cgroup: cgroup.into(),
             interfaces: Vec::new(),
             xdp: XdpMode::Native,
@@ -237,7 +246,10 @@ impl Drop for Daemon {
 fn spawn(ns: &Netns, options: &Options, lines: &Arc<Mutex<Vec<String>>>) -> Result<Child, LabError> {
     let mut command = Command::new(&options.binary);
     command.arg("run").args(["--node-name", manifest::NODE, "--xdp", options.xdp.as_str()]);
-    command.arg("--manifests").arg(&options.manifests);
+    match &options.source {
+        Source::Manifests(directory) => command.arg("--manifests").arg(directory),
+        Source::Kubernetes(kubeconfig) => command.arg("--kubeconfig").arg(kubeconfig),
+    };
     command.arg("--pin-dir").arg(&options.pins).arg("--cgroup").arg(&options.cgroup);
     for interface in &options.interfaces {
         command.arg("--interface").arg(interface);

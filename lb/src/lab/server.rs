@@ -1,6 +1,7 @@
 use std::{
-    io::{self, BufReader, Read, Write},
-    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    io::{self, BufReader, IoSlice, IoSliceMut, Read, Write},
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,9 +10,14 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::{
-    socket::{setsockopt, sockopt},
-    time::{TimeVal, TimeValLike as _},
+use nix::{
+    libc,
+    sys::{
+        socket::{
+            ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt, sockopt,
+        },
+        time::{TimeVal, TimeValLike as _},
+    },
 };
 
 use super::{LabError, Netns, Spawned, http};
@@ -32,7 +38,7 @@ const DATAGRAM: usize = 65_535;
 /// - `GET /slow/N/MS`: N chunks of 16 KiB of the pattern, MS milliseconds apart,
 /// - `POST` with any path: `<name> <bytes received>`, or 400 if they do not follow the pattern.
 ///
-/// A UDP datagram is answered with the line `<name> <client address and port> <length>` and the datagram itself.
+/// A UDP datagram is answered, from the address it was sent to, with the line `<name> <client address and port> <length>` and the datagram itself.
 #[derive(Debug)]
 pub struct Server {
     _threads: [Spawned; 2],
@@ -51,6 +57,7 @@ impl Server {
             // accept(2) heeds the receive timeout too.
             setsockopt(&tcp, sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK))?;
             setsockopt(&udp, sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK))?;
+            setsockopt(&udp, sockopt::Ipv6RecvPacketInfo, &true)?;
             Ok((tcp, udp))
         };
         let (tcp, udp) =
@@ -163,12 +170,48 @@ fn receive(reader: &mut impl Read, length: u64) -> io::Result<Option<u64>> {
 fn echo(socket: &UdpSocket, name: &str, stop: &AtomicBool) {
     let mut buffer = vec![0; DATAGRAM];
     while !stop.load(Ordering::Relaxed) {
-        let Ok((length, peer)) = socket.recv_from(&mut buffer) else { continue };
-        let mut reply = format!("{name} {} {length}\n", canonical(peer)).into_bytes();
+        let Ok(Request { length, peer, asked }) = receive_from(socket, &mut buffer) else { continue };
+        let mut reply = format!("{name} {} {length}\n", canonical(peer.into())).into_bytes();
         reply.extend_from_slice(buffer.get(..length).unwrap_or_default());
         // As with any datagram, the client notices by its timeout.
-        let _ = socket.send_to(&reply, peer);
+        let _ = send_from(asked, socket, &reply, peer);
     }
+}
+
+/// A datagram received.
+struct Request {
+    length: usize,
+    peer: SocketAddrV6,
+    /// The address it was sent to, which may be one of many of this host.
+    asked: Option<libc::in6_pktinfo>,
+}
+
+fn receive_from(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Request> {
+    let mut control = nix::cmsg_space!(libc::in6_pktinfo);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message =
+        recvmsg::<SockaddrIn6>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())?;
+    let asked = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::Ipv6PacketInfo(to) => Some(to),
+        _ => None,
+    });
+    let peer = message.address.ok_or(io::ErrorKind::InvalidData)?.into();
+    Ok(Request { length: message.bytes, peer, asked })
+}
+
+/// Left to itself the kernel would send from the address of its choice.
+fn send_from(
+    asked: Option<libc::in6_pktinfo>,
+    socket: &UdpSocket,
+    reply: &[u8],
+    peer: SocketAddrV6,
+) -> io::Result<()> {
+    // The way back is for the routes to decide, not the interface that the datagram came in on.
+    let from = asked.map(|asked| libc::in6_pktinfo { ipi6_ifindex: 0, ..asked });
+    let control = from.iter().map(ControlMessage::Ipv6PacketInfo).collect::<Vec<_>>();
+    let to = SockaddrIn6::from(peer);
+    sendmsg(socket.as_raw_fd(), &[IoSlice::new(reply)], &control, MsgFlags::empty(), Some(&to))?;
+    Ok(())
 }
 
 /// A stream with short timeouts that reads and writes as if it had none, until the server stops.

@@ -10,11 +10,11 @@ use super::{
 /// The port on which every backend serves TCP and UDP.
 const PORT: u16 = 8080;
 /// Name of the outer interface of every namespace, and of the gateway's towards the client.
-const OUTER: &str = "eth0";
+pub(super) const OUTER: &str = "eth0";
 /// The same with a VLAN.
 const OUTER_VLAN: &str = "eth0.100";
 /// Name of the gateway's interface towards the pod.
-const POD_LEG: &str = "pod0";
+pub(super) const POD_LEG: &str = "pod0";
 
 /// What to build.
 #[derive(Clone, Debug)]
@@ -200,7 +200,7 @@ impl Backend {
 
 /// A veth pair between the gateway and the `eth0` of another namespace. The far end is born where it belongs, so no
 /// moment exists in which the machine's own namespace sees it.
-fn join(gateway: &Netns, near: &str, far: &Netns) -> Result<(), LabError> {
+pub(super) fn join(gateway: &Netns, near: &str, far: &Netns) -> Result<(), LabError> {
     gateway.ip(&format!(
         "link add name {near} type veth peer name {OUTER} netns {}\nlink set {near} up\n",
         far.name()
@@ -210,13 +210,13 @@ fn join(gateway: &Netns, near: &str, far: &Netns) -> Result<(), LabError> {
 }
 
 /// A host answers a peer with few ICMP errors a second; who sends many refused packets here wants to see each refused.
-fn answer_all_errors(ns: &Netns) -> Result<(), LabError> {
+pub(super) fn answer_all_errors(ns: &Netns) -> Result<(), LabError> {
     ns.sysctl("ipv4/icmp_ratelimit", "0")?;
     ns.sysctl("ipv6/icmp/ratelimit", "0")
 }
 
 /// Addresses at both ends of a link, and the far end's default routes.
-fn assign(
+pub(super) fn assign(
     gateway: &Netns,
     near: &str,
     near_addresses: Pair,
@@ -232,7 +232,7 @@ fn assign(
     Ok(())
 }
 
-fn addresses(interface: &str, pair: Pair) -> String {
+pub(super) fn addresses(interface: &str, pair: Pair) -> String {
     let [v4, v6] = pair.both().map(|address| match address {
         IpAddr::V4(a) => format!("address add {a}/{PREFIX_V4} dev {interface}\n"),
         IpAddr::V6(a) => format!("address add {a}/{PREFIX_V6} dev {interface} nodad\n"),

@@ -5,6 +5,8 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
+#[path = "../support/api_server.rs"]
+#[expect(dead_code, reason = "what only the flow suite asks of it")]
 mod server;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};

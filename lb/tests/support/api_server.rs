@@ -37,6 +37,7 @@ const KINDS: [(&str, &str, &str); 5] = [
     ("services", "v1", "Service"),
     ("endpointslices", "discovery.k8s.io/v1", "EndpointSlice"),
     ("nodes", "v1", "Node"),
+    ("servicecidrs", "networking.k8s.io/v1", "ServiceCIDR"),
     ("namespaces", "v1", "Namespace"),
     ("servicecidrs", "networking.k8s.io/v1", "ServiceCIDR"),
 ];
@@ -89,7 +90,11 @@ struct Faults {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        Self::serve(TcpListener::bind("127.0.0.1:0").await.expect("bind"))
+    }
+
+    /// On a socket that may belong to another network namespace. To be called within a runtime.
+    pub(crate) fn serve(listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("address");
         let state = Arc::<State>::default();
         state.version.send_replace(100);
@@ -155,6 +160,11 @@ impl Server {
     /// The requests so far, as path and query, and forgets them.
     pub(crate) fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.faults.requests.lock().expect("lock"))
+    }
+
+    /// Creates or replaces an object.
+    pub(crate) fn put(&self, plural: &str, namespace: &str, name: &str, object: Value) {
+        self.state.change(plural, namespace, name, Some(object));
     }
 
     /// Removes an object behind the back of everyone.
