@@ -39,7 +39,6 @@ const KINDS: [(&str, &str, &str); 5] = [
     ("nodes", "v1", "Node"),
     ("servicecidrs", "networking.k8s.io/v1", "ServiceCIDR"),
     ("namespaces", "v1", "Namespace"),
-    ("servicecidrs", "networking.k8s.io/v1", "ServiceCIDR"),
 ];
 
 /// The server; gone when dropped.
