@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use portico::lab::{
     self, Client, Netns, Topology,
     agent::Report,
@@ -17,6 +17,7 @@ use portico::lab::{
 
 use crate::{
     case::{From, Protocol},
+    names,
     scene::{BINARY, Scene},
 };
 
@@ -29,6 +30,7 @@ pub(crate) enum Socket {
     Tcp,
     Udp,
     UdpUnconnected,
+    Ping,
 }
 
 impl Socket {
@@ -39,6 +41,7 @@ impl Socket {
             Protocol::Udp if from.hooked() => vec![Self::Udp, Self::UdpUnconnected],
             Protocol::Udp => vec![Self::Udp],
             Protocol::UdpUnconnected => vec![Self::UdpUnconnected],
+            Protocol::Ping => vec![Self::Ping],
         }
     }
 
@@ -47,6 +50,7 @@ impl Socket {
             Self::Tcp => Protocol::Tcp,
             Self::Udp => Protocol::Udp,
             Self::UdpUnconnected => Protocol::UdpUnconnected,
+            Self::Ping => Protocol::Ping,
         }
     }
 
@@ -55,6 +59,7 @@ impl Socket {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::UdpUnconnected => "udp-unconnected",
+            Self::Ping => "ping",
         }
     }
 }
@@ -109,6 +114,11 @@ impl Ask {
                 .udp_unconnected(self.to)
                 .and_then(|flow| flow.exchange(LENGTH))
                 .map(|datagram| datagram.answer),
+            // The only one whom a ping reaches is the one whom it would reach without Portico.
+            Socket::Ping => client.ping(self.to.ip()).and_then(|()| {
+                let seen_source = SocketAddr::new(client.source_towards(self.to)?, 0);
+                Ok(Answer { backend: names::untouched(self.to.ip()).to_owned(), seen_source })
+            }),
         };
         Ok((0..times).map(|_| outcome(ask())).collect())
     }
@@ -121,6 +131,7 @@ impl Ask {
             Socket::Tcp => Line::Tcp(client.tcp(self.to)?),
             Socket::Udp => Line::Udp(client.udp_from(scene.port(), self.to)?),
             Socket::UdpUnconnected => Line::Udp(client.udp_unconnected(self.to)?),
+            Socket::Ping => bail!("a ping cannot be kept"),
         };
         let mut kept = Kept { ask: self, line, backend: String::new() };
         let seen = kept.again()?.map_err(|failure| anyhow!("{self}, to be kept: {failure:?}"))?;
@@ -144,7 +155,7 @@ impl Ask {
         let mut command = self.agent(scene, times, patience);
         let output = lab::output(&mut command)?;
         let outcomes = output.stdout.lines().map(parse).collect::<Result<Vec<_>>>()?;
-        anyhow::ensure!(outcomes.len() == times as usize, "{self}: {output:?}");
+        ensure!(outcomes.len() == times as usize, "{self}: {output:?}");
         Ok(outcomes)
     }
 

@@ -130,6 +130,8 @@ pub(crate) enum Protocol {
     /// For a process, new flows are tried with connected and unconnected sockets; those kept are connected.
     Udp,
     UdpUnconnected,
+    /// ICMP echo, which nobody answers but for itself: only for verdicts.
+    Ping,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -197,6 +199,12 @@ impl Flow {
 
     fn check(&self) -> Result<()> {
         self.expectation()?;
+        let pinged = self.protocols.contains(&Protocol::Ping);
+        let hooked = self.from.iter().any(|from| from.hooked());
+        ensure!(!pinged || self.verdict.is_some() && !hooked, "a ping is sent in packets, for a verdict");
+        for name in &self.backends {
+            ensure!(["backend1", "backend2", "pod"].contains(&name.as_str()), "{name:?} is no backend");
+        }
         ensure!(!self.from.is_empty() && !self.to.is_empty(), "a flow is from somewhere to somewhere");
         for to in &self.to {
             names::destinations(to, &self.families())?;

@@ -37,7 +37,6 @@ const KINDS: [(&str, &str, &str); 5] = [
     ("services", "v1", "Service"),
     ("endpointslices", "discovery.k8s.io/v1", "EndpointSlice"),
     ("nodes", "v1", "Node"),
-    ("servicecidrs", "networking.k8s.io/v1", "ServiceCIDR"),
     ("namespaces", "v1", "Namespace"),
 ];
 

@@ -1,6 +1,7 @@
 //! Traffic towards a [`super::Server`], and what came of it.
 
 mod fragment;
+mod ping;
 mod tcp;
 mod udp;
 
@@ -191,6 +192,16 @@ impl Client {
             fragment::send(to, &packets)?;
             flow.receive(&payload)
         })?
+    }
+
+    /// Sends an ICMP echo request and waits for the reply.
+    ///
+    /// # Errors
+    ///
+    /// Why there was none.
+    pub fn ping(&self, to: IpAddr) -> Result<(), FlowError> {
+        self.ns.sysctl("ipv4/ping_group_range", "0 0")?;
+        self.ns.run(|| ping::ping(to, self.timeout))?
     }
 
     /// The address that packets to `to` would have as their source.
