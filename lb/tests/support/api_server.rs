@@ -38,6 +38,7 @@ const KINDS: [(&str, &str, &str); 5] = [
     ("endpointslices", "discovery.k8s.io/v1", "EndpointSlice"),
     ("nodes", "v1", "Node"),
     ("namespaces", "v1", "Namespace"),
+    ("servicecidrs", "networking.k8s.io/v1", "ServiceCIDR"),
 ];
 
 /// The server; gone when dropped.
