@@ -78,10 +78,17 @@ pub fn service(from: &v1::Service) -> Result<Converted<Service>, String> {
         internal_policy,
         affinity: None,
         source_ranges: Vec::new(),
-        health_check_node_port: None,
+        health_check_node_port: health_check_node_port(spec, external_policy)?,
         ports,
     });
     Ok(Converted { object, defects, notes })
+}
+
+/// Of a load balancer that wants to know which nodes have endpoints.
+fn health_check_node_port(spec: &v1::ServiceSpec, external: TrafficPolicy) -> Result<Option<u16>, String> {
+    let wanted = spec.type_.as_deref() == Some("LoadBalancer") && external == TrafficPolicy::Local;
+    let number = spec.health_check_node_port.filter(|number| wanted && *number != 0);
+    number.map(|number| port("spec.healthCheckNodePort", number)).transpose()
 }
 
 /// Families in which a Service is served: those in which it has a cluster IP, as with kube-proxy.

@@ -1,8 +1,8 @@
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
-use k8s_openapi::api::discovery::v1;
+use k8s_openapi::{api::discovery::v1, jiff::Timestamp};
 
-use super::{Converted, SERVICE_NAME, address, belongs_elsewhere, name, port, protocol};
+use super::{Converted, SERVICE_NAME, TRIGGER_TIME, address, belongs_elsewhere, name, port, protocol};
 use crate::model::{Conditions, Endpoint, ObjectName, Slice, SlicePort};
 
 /// An EndpointSlice; nothing if its addresses are domain names, or if its labels say that it is not ours to serve.
@@ -36,7 +36,15 @@ pub fn slice(from: &v1::EndpointSlice) -> Result<Converted<Slice>, String> {
             Err(defect) => defects.push(defect),
         }
     }
-    Ok(Converted { object: Some(Slice { name, service, ports, endpoints }), defects, notes: Vec::new() })
+    let triggered = triggered(from);
+    let object = Some(Slice { name, service, ports, endpoints, triggered });
+    Ok(Converted { object, defects, notes: Vec::new() })
+}
+
+/// None if it is not there or no time of RFC 3339: nothing but a metric depends on it.
+fn triggered(from: &v1::EndpointSlice) -> Option<Duration> {
+    let text = from.metadata.annotations.as_ref()?.get(TRIGGER_TIME)?;
+    Duration::try_from(text.parse::<Timestamp>().ok()?.as_duration()).ok()
 }
 
 fn ports(from: &[v1::EndpointPort], defects: &mut Vec<String>) -> Result<Vec<SlicePort>, String> {
