@@ -98,6 +98,21 @@ pub struct Progress {
     pub latest: Duration,
     /// What failed in the latest round, if anything did.
     pub error: Option<String>,
+    /// Steps that failed to write, in all rounds.
+    pub failed_writes: u64,
+    /// Steps that failed to delete, likewise.
+    pub failed_deletions: u64,
+}
+
+/// How conntrack was looked through for flows to forget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// How long it took, for both families.
+    pub took: Duration,
+    /// IPv4 flows that were deleted.
+    pub ipv4: u64,
+    /// IPv6 flows that were deleted.
+    pub ipv6: u64,
 }
 
 /// Least time between two rounds that nothing but time gave cause for.
@@ -116,6 +131,7 @@ pub struct Reconciler {
     untranslated: bool,
     /// Flows could not be forgotten.
     remembered: bool,
+    forgotten: Option<Forgotten>,
 }
 
 /// Wait before what failed is tried again.
@@ -148,6 +164,7 @@ impl Reconciler {
             // Nobody knows what happened to the table before.
             untranslated: true,
             remembered: false,
+            forgotten: None,
         })
     }
 
@@ -167,6 +184,11 @@ impl Reconciler {
     #[must_use]
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// How forgetting flows went, if it was done since the last call.
+    pub fn take_forgotten(&mut self) -> Option<Forgotten> {
+        self.forgotten.take()
     }
 
     /// See [`Planner::let_go`].
@@ -203,10 +225,13 @@ impl Reconciler {
             true => gone.contains(&flow.reply.source),
             false => untranslated && self.planner.is_frontend(flow.original.destination, UDP),
         };
+        let began = Instant::now();
         match delete_udp_flows(stale) {
-            Ok(deleted) => {
+            Ok([ipv4, ipv6]) => {
                 self.unused = serving;
                 self.untranslated = false;
+                self.forgotten = Some(Forgotten { took: began.elapsed(), ipv4, ipv6 });
+                let deleted = ipv4 + ipv6;
                 if deleted > 0 {
                     info!(deleted, "UDP flows to endpoints that are gone, or not translated, are forgotten");
                 }
@@ -306,6 +331,13 @@ impl Reconciler {
                         "not written, will be tried again"
                     );
                     self.planner.failed(&step);
+                    let progress = &mut self.progress;
+                    let failed = if step.deletes() {
+                        &mut progress.failed_deletions
+                    } else {
+                        &mut progress.failed_writes
+                    };
+                    *failed += 1;
                     error = Some(reason);
                 }
             }
@@ -337,11 +369,13 @@ fn opens_udp(step: &Step) -> bool {
     }
 }
 
-fn delete_udp_flows(stale: impl Fn(&Flow) -> bool) -> Result<usize, conntrack::Error> {
+/// Returns how many, IPv4 and IPv6.
+fn delete_udp_flows(stale: impl Fn(&Flow) -> bool) -> Result<[u64; 2], conntrack::Error> {
     let mut conntrack = Conntrack::open()?;
-    let mut deleted = 0;
+    let mut deleted = [0; 2];
     for flow in &conntrack.flows(|flow| flow.protocol == UDP && stale(flow))? {
-        deleted += usize::from(conntrack.delete(flow)?);
+        let family = usize::from(flow.original.destination.is_ipv6());
+        deleted[family] += u64::from(conntrack.delete(flow)?);
     }
     Ok(deleted)
 }

@@ -49,6 +49,9 @@ pub(super) struct Run {
     /// Where /metrics is served; "off" for nowhere
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10249", value_parser = parse_address)]
     metrics_bind_address: Address,
+    /// Where /healthz and /livez are served; "off" for nowhere
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10256", value_parser = parse_address)]
+    healthz_bind_address: Address,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +119,7 @@ impl Run {
             min_sync_period: std::time::Duration::from_millis(50),
             sync_period: std::time::Duration::from_secs(30),
             metrics: self.metrics_bind_address.0,
-            healthz: None,
+            healthz: self.healthz_bind_address.0,
             bind_address_hard_fail: false,
             oom_score_adj: None,
             configuration: serde_json::Value::Null,

@@ -18,6 +18,14 @@ pub enum NodePortAddresses {
 }
 
 impl NodePortAddresses {
+    /// Whether all addresses of a family are meant, those it may get later included.
+    #[must_use]
+    pub fn matches_all(&self, ipv6: bool) -> bool {
+        let Self::Within(ranges) = self else { return false };
+        let mut of_family = ranges.iter().filter(|range| range.addr().is_ipv6() == ipv6).peekable();
+        of_family.peek().is_none() || of_family.any(|range| range.prefix_len() == 0)
+    }
+
     /// The addresses, loopback excepted: the socket hooks see to that one.
     #[must_use]
     pub fn select(&self, node: Option<&Node>, snapshot: &Snapshot) -> Vec<IpAddr> {
@@ -93,6 +101,20 @@ mod tests {
         assert_eq!(selected("192.0.2.0/24", None), ["192.0.2.1", "2001:db8::1"]);
         assert_eq!(selected("192.0.2.0/24, 2001:db8:1::/48", None), ["192.0.2.1"]);
         assert_eq!(selected("", None), ["192.0.2.1", "198.51.100.1", "2001:db8::1"]);
+    }
+
+    #[test]
+    fn a_family_without_a_range_or_with_one_for_all_is_matched_whole() {
+        for (text, all) in [
+            ("primary", [false, false]),
+            ("", [true, true]),
+            ("192.0.2.0/24", [false, true]),
+            ("192.0.2.0/24,::/0", [false, true]),
+            ("0.0.0.0/0,2001:db8::/32", [true, false]),
+        ] {
+            let addresses: NodePortAddresses = text.parse().unwrap();
+            assert_eq!([false, true].map(|ipv6| addresses.matches_all(ipv6)), all, "{text}");
+        }
     }
 
     #[test]
