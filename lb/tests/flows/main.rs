@@ -11,6 +11,7 @@ mod endpoints;
 mod errors;
 mod flush;
 mod fragments;
+mod health;
 mod manifests;
 mod policy;
 mod removal;
