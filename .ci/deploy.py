@@ -40,13 +40,16 @@ def main() -> int:
             for resource in rule["resources"]:
                 granted[group, resource] = set(rule["verbs"])
     needed = watched(pathlib.Path("lb/src/source"))
-    for group, resource in sorted(needed - granted.keys()):
-        errors.append(f"lb/src/source watches {resource} ({group or 'core'}), which the ClusterRole does not grant")
-    for group, resource in sorted(granted.keys() - needed):
-        errors.append(f"the ClusterRole grants {resource} ({group or 'core'}), which lb/src/source does not watch")
-    for (_, resource), verbs in granted.items():
-        if verbs != {"list", "watch"}:
-            errors.append(f"the ClusterRole's verbs on {resource} are not list and watch: {sorted(verbs)}")
+    verbs_of = {resource: {"list", "watch"} for resource in needed}
+    if "Recorder" in pathlib.Path("lb/src/daemon/serve/events.rs").read_text():
+        verbs_of[RESOURCES["Event"]] = {"create", "patch"}
+    for group, resource in sorted(verbs_of.keys() - granted.keys()):
+        errors.append(f"the code asks for {resource} ({group or 'core'}), which the ClusterRole does not grant")
+    for group, resource in sorted(granted.keys() - verbs_of.keys()):
+        errors.append(f"the ClusterRole grants {resource} ({group or 'core'}), which the code does not ask for")
+    for of, verbs in granted.items():
+        if verbs != verbs_of.get(of, verbs):
+            errors.append(f"the ClusterRole's verbs on {of[1]} are {sorted(verbs)}, not {sorted(verbs_of[of])}")
 
     pod = objects["DaemonSet"]["spec"]["template"]
     if pod["metadata"]["labels"] != objects["DaemonSet"]["spec"]["selector"]["matchLabels"]:

@@ -87,6 +87,7 @@ fn slice(number: u32, own: u32, more: Option<Ipv4Addr>) -> Slice {
         node_hints: Vec::new(),
     };
     Slice {
+        triggered: None,
         name: ObjectName::new(NAMESPACE, format!("{}-ipv4", name(number))),
         service: ObjectName::new(NAMESPACE, name(number)),
         ports: vec![SlicePort { name: "http".to_owned(), protocol: Protocol::Tcp, port: TARGET }],

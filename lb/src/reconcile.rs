@@ -108,6 +108,10 @@ pub struct Progress {
     pub error: Option<String>,
     /// What came of looking for stale UDP flows and sockets.
     pub sweeps: Sweeps,
+    /// Steps that failed to write, in all rounds.
+    pub failed_writes: u64,
+    /// Steps that failed to delete, likewise.
+    pub failed_deletions: u64,
 }
 
 /// Least time between two rounds that nothing but time gave cause for.
@@ -309,6 +313,13 @@ impl Reconciler {
                         "not written, will be tried again"
                     );
                     self.planner.failed(&step);
+                    let progress = &mut self.progress;
+                    let failed = if step.deletes() {
+                        &mut progress.failed_deletions
+                    } else {
+                        &mut progress.failed_writes
+                    };
+                    *failed += 1;
                     error = Some(reason);
                 }
             }

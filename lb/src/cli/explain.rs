@@ -139,7 +139,7 @@ impl Explain {
             });
             found.client = Some(self.class(&packet, frontend, &lookup)?);
             let client = match self.socket {
-                Some(class) => Addr::namespace(origin(class)?.namespace),
+                Some(class) => Addr::namespace(origin(class)?.namespace, !packet.dst.is_v4()),
                 None => packet.src,
             };
             found.affinity = (frontend.affinity != 0).then(|| {

@@ -37,6 +37,8 @@ pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Label that ties a slice to its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Annotation of a slice with the time of what made it change.
+pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// Label with a node's zone.
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 /// Taint that the cluster autoscaler puts on a node that it is about to delete.

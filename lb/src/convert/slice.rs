@@ -1,8 +1,10 @@
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use k8s_openapi::api::discovery::v1;
+use k8s_openapi::{api::discovery::v1, jiff::Timestamp};
 
-use super::{Converted, Remarks, SERVICE_NAME, Selector, address, address::Unfit, name, port, protocol};
+use super::{
+    Converted, Remarks, SERVICE_NAME, Selector, TRIGGER_TIME, address, address::Unfit, name, port, protocol,
+};
 use crate::model::{Conditions, Endpoint, ObjectName, Protocol, Slice, SlicePort};
 
 /// An EndpointSlice; nothing if its addresses are domain names, if it belongs to no Service, or if it is another
@@ -38,7 +40,13 @@ pub fn slice(from: &v1::EndpointSlice, selector: &Selector) -> Result<Converted<
             Err(unfit) => remarks.unfit(unfit),
         }
     }
-    Ok(remarks.on(Some(Slice { name, service, ports, endpoints })))
+    Ok(remarks.on(Some(Slice { name, service, ports, endpoints, triggered: triggered(from) })))
+}
+
+/// None if it is not there or no time of RFC 3339: nothing but a metric depends on it.
+fn triggered(from: &v1::EndpointSlice) -> Option<Duration> {
+    let text = from.metadata.annotations.as_ref()?.get(TRIGGER_TIME)?;
+    Duration::try_from(text.parse::<Timestamp>().ok()?.as_duration()).ok()
 }
 
 /// The Service, or a line that says why there can be none. The API server does not care, and slices are made for other

@@ -5,11 +5,11 @@
 pub mod cleanup;
 mod facts;
 mod interfaces;
-mod metrics;
 mod namespace;
 mod node_port;
 mod options;
 mod report;
+mod serve;
 mod settings;
 mod status;
 mod translation;
@@ -55,6 +55,7 @@ use crate::{
     source::{self, Event},
 };
 use interfaces::Interfaces;
+use serve::{Round, Serving};
 use settings::Settings;
 use status::{Claim, Requests};
 use translation::Watchman;
@@ -144,6 +145,7 @@ struct Daemon {
     reconciler: Reconciler,
     rejections: BTreeSet<Rejection>,
     translation: Watchman,
+    serving: Serving,
     started: Instant,
     synced: bool,
 }
@@ -151,6 +153,7 @@ struct Daemon {
 impl Daemon {
     async fn start(options: Options, pins: PinDir) -> anyhow::Result<Self> {
         options.source.check(options.api_server.as_deref()).await?;
+        let serving = Serving::start(&options).await?;
         let links = Links::open().context("cannot list the interfaces")?;
         // Before what they watch is looked at: what changes in between is seen twice rather than never.
         let link_watch = Some(Links::watch()?);
@@ -190,6 +193,7 @@ impl Daemon {
             reconciler,
             rejections: BTreeSet::new(),
             translation,
+            serving,
             started: Instant::now(),
             synced: false,
         };
@@ -203,9 +207,8 @@ impl Daemon {
         let mut source = tokio::spawn(follow(self.options.clone(), sender));
         let mut requests = Requests::new();
         tokio::spawn(status::serve(claim, requests.sender()));
-        if let Some(address) = self.options.metrics {
-            tokio::spawn(metrics::serve(address, requests.sender()));
-        }
+        self.serving.ready(&self.options, &requests.sender())?;
+        self.serving.translation(self.translation.report());
         let (mut links_due, mut links_rest) = (None, tokio::time::Instant::now());
         let (mut nft_due, mut nft_rest) = (None, tokio::time::Instant::now());
         let mut terminate = signal(SignalKind::terminate())?;
@@ -230,6 +233,7 @@ impl Daemon {
                         return (&mut source).await.context("the source of objects broke down")?;
                     }
                     batch.drain(..).for_each(|event| self.index.apply(event));
+                    self.serving.noticed(&mut self.index, &self.options.node_name);
                     due.get_or_insert_with(|| self.next_round());
                 }
                 () = at(due) => {
@@ -239,6 +243,7 @@ impl Daemon {
                 () = async { match wake { Some(wait) => sleep(wait).await, None => pending().await } } => {
                     let facts = self.facts();
                     self.reconciler.resume(&self.index, &facts);
+                    self.wrote();
                 }
                 changed = watched(&mut self.link_watch, |watch| watch.changed()) => {
                     if let Err(error) = changed {
@@ -274,7 +279,7 @@ impl Daemon {
                 () = at(nft_due) => {
                     nft_due = None;
                     let began = tokio::time::Instant::now();
-                    self.translation.inspect(&mut self.reconciler, &self.index);
+                    self.inspect();
                     nft_rest = tokio::time::Instant::now() + LOOKING_SHARE * began.elapsed();
                 }
                 _ = inspect.tick() => {
@@ -287,7 +292,7 @@ impl Daemon {
                         self.translation.alarm();
                     }
                     self.settle_in();
-                    self.translation.inspect(&mut self.reconciler, &self.index);
+                    self.inspect();
                 }
                 _ = verify.tick() => {
                     if let Err(error) = self.reconciler.verify() {
@@ -322,6 +327,7 @@ impl Daemon {
         }
         let facts = self.facts();
         let dirty = std::mem::take(&mut self.dirty);
+        let began = Instant::now();
         let restricts = |service: &Service| !service.source_ranges.is_empty();
         let guard = self.index.services().any(|(_, service)| restricts(service));
         // Before the first frontend that needs it, after the last.
@@ -332,6 +338,15 @@ impl Daemon {
         if !guard && self.reconciler.progress().error.is_none() {
             self.guard(false);
         }
+        self.serving.round(Round {
+            index: &self.index,
+            facts: &facts,
+            dirty: &dirty,
+            options: &self.options,
+            took: began.elapsed(),
+            full: !self.synced || dirty.node,
+        });
+        self.wrote();
         self.log_rejections();
         if !self.synced {
             self.synced = true;
@@ -343,13 +358,24 @@ impl Daemon {
         }
     }
 
+    fn wrote(&mut self) {
+        self.serving.wrote(&self.reconciler.progress());
+    }
+
+    fn inspect(&mut self) {
+        self.translation.inspect(&mut self.reconciler, &self.index);
+        self.serving.translation(self.translation.report());
+    }
+
     /// Each rejection once, when it first appears.
     fn log_rejections(&mut self) {
         let now: BTreeSet<Rejection> =
             self.index.rejections().chain(self.reconciler.planner().rejections()).collect();
-        for Rejection { kind, object, reason } in now.difference(&self.rejections) {
+        let new: Vec<&Rejection> = now.difference(&self.rejections).collect();
+        for Rejection { kind, object, reason } in &new {
             warn!(kind, object, reason, "not served");
         }
+        self.serving.rejected(&new, &now);
         self.rejections = now;
     }
 

@@ -37,6 +37,8 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// `spec.externalTrafficPolicy: Local`.
     pub external_local: bool,
+    /// `spec.healthCheckNodePort`.
+    pub health_check_node_port: Option<u16>,
     /// `spec.sessionAffinity: ClientIP`.
     pub client_ip_affinity: bool,
     /// `spec.loadBalancerSourceRanges`.
@@ -148,6 +150,9 @@ impl Service {
         }
         if self.external_local {
             spec["externalTrafficPolicy"] = json!("Local");
+        }
+        if let Some(port) = self.health_check_node_port {
+            spec["healthCheckNodePort"] = json!(port);
         }
         if self.client_ip_affinity {
             spec["sessionAffinity"] = json!("ClientIP");

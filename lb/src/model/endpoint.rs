@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::{ObjectName, Protocol};
 
@@ -13,6 +13,18 @@ pub struct Slice {
     pub ports: Vec<SlicePort>,
     /// `endpoints`, without those that have no address.
     pub endpoints: Vec<Endpoint>,
+    /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`: when what made the slice change happened, since
+    /// 1970. It says nothing about traffic.
+    pub triggered: Option<Duration>,
+}
+
+impl Slice {
+    /// Whether traffic is treated alike by both.
+    #[must_use]
+    pub fn is_equivalent(&self, other: &Self) -> bool {
+        let Self { name, service, ports, endpoints, triggered: _ } = self;
+        (name, service, ports, endpoints) == (&other.name, &other.service, &other.ports, &other.endpoints)
+    }
 }
 
 /// `ports[]` of an EndpointSlice.

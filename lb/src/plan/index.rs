@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    time::Duration,
 };
 
 use ipnet::IpNet;
 
-use super::Rejection;
+use super::{Rejection, desired::Family};
 use crate::{
     convert::Converted,
     model::{Node, ObjectName, Service, ServiceCidr, Slice},
@@ -30,6 +31,7 @@ pub struct Index {
     /// Place -> problems.
     trouble: BTreeMap<String, Trouble>,
     dirty: Dirty,
+    changes: Changes,
 }
 
 /// What is wrong with a place that objects come from.
@@ -62,6 +64,51 @@ impl Dirty {
     }
 }
 
+/// How much changed since it was last asked, and what gave rise to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Changes of Services.
+    pub services: u64,
+    /// Changes of EndpointSlices, by family.
+    pub slices: BTreeMap<Family, u64>,
+    /// [`Slice::triggered`] of the slices of a Service that changed. A slice that is deleted takes those of its Service
+    /// along: its time is that of an earlier change, and the others' is not told from it.
+    pub triggered: BTreeMap<(ObjectName, Family), Vec<Duration>>,
+}
+
+impl Changes {
+    /// Adds what changed according to `later`.
+    pub fn merge(&mut self, later: Self) {
+        self.services += later.services;
+        for (family, count) in later.slices {
+            *self.slices.entry(family).or_default() += count;
+        }
+        for (key, times) in later.triggered {
+            self.triggered.entry(key).or_default().extend(times);
+        }
+    }
+
+    fn slice(&mut self, old: Option<&Slice>, new: Option<&Slice>) {
+        let Some(family) = new.and_then(family).or_else(|| old.and_then(family)) else { return };
+        *self.slices.entry(family).or_default() += 1;
+        match (old, new) {
+            (_, Some(new)) => {
+                let key = (new.service.clone(), family);
+                self.triggered.entry(key).or_default().extend(new.triggered);
+            }
+            (Some(old), None) => {
+                self.triggered.remove(&(old.service.clone(), family));
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+/// That of a slice's endpoints; one without any has none that matters.
+fn family(slice: &Slice) -> Option<Family> {
+    slice.endpoints.first().map(|endpoint| Family::of(endpoint.address))
+}
+
 impl Index {
     /// An empty index.
     #[must_use]
@@ -71,12 +118,14 @@ impl Index {
 
     /// Takes note of an event.
     pub fn apply(&mut self, event: Event) {
-        let Self { services, slices, nodes, service_cidrs, slices_of, trouble, dirty } = self;
+        let Self { services, slices, nodes, service_cidrs, slices_of, trouble, dirty, changes } = self;
         match event {
             Event::Service(change) => services.apply(change, |name, _, _| {
+                changes.services += 1;
                 dirty.services.insert(name.clone());
             }),
             Event::Slice(change) => slices.apply(change, |name, old, new| {
+                changes.slice(old, new);
                 if let Some(old) = old {
                     dirty.services.insert(old.service.clone());
                     if let Some(slices) = slices_of.get_mut(&old.service) {
@@ -112,6 +161,23 @@ impl Index {
     #[must_use]
     pub const fn synced(&self) -> bool {
         self.services.synced && self.slices.synced && self.nodes.synced
+    }
+
+    /// Whether Nodes have been told of in full.
+    #[must_use]
+    pub const fn knows_nodes(&self) -> bool {
+        self.nodes.synced
+    }
+
+    /// How much changed since the last call.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Whether something changed since the last [`Index::take_dirty`].
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// What changed since the last call.
@@ -198,6 +264,30 @@ impl Index {
     }
 }
 
+/// A kind of object.
+trait Object: PartialEq {
+    /// Whether one version may replace the other without anybody being told.
+    fn is_equivalent(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+impl Object for Service {}
+impl Object for Node {}
+impl Object for ServiceCidr {}
+impl Object for Slice {
+    fn is_equivalent(&self, other: &Self) -> bool {
+        Self::is_equivalent(self, other)
+    }
+}
+
+fn differ<T: Object>(old: Option<&T>, new: Option<&T>) -> bool {
+    match (old, new) {
+        (Some(old), Some(new)) => !old.is_equivalent(new),
+        (old, new) => old.is_some() != new.is_some(),
+    }
+}
+
 /// Objects of one kind.
 #[derive(Debug)]
 struct Kind<T> {
@@ -223,7 +313,7 @@ impl<T> Default for Kind<T> {
     }
 }
 
-impl<T: PartialEq> Kind<T> {
+impl<T: Object> Kind<T> {
     /// Calls `changed` with the versions in force before and after, where they differ.
     fn apply(&mut self, change: Change<T>, mut changed: impl FnMut(&ObjectName, Option<&T>, Option<&T>)) {
         match change {
@@ -263,7 +353,7 @@ impl<T: PartialEq> Kind<T> {
             Some(kept) if kept.sound && !sound => (kept.defects, kept.notes) = (defects, notes),
             kept => {
                 let old = kept.and_then(|kept| kept.object.take());
-                if old != object {
+                if differ(old.as_ref(), object.as_ref()) {
                     changed(&name, old.as_ref(), object.as_ref());
                 }
                 self.kept.insert(name, Kept { object, sound, defects, notes });

@@ -20,6 +20,7 @@
 pub mod delta;
 pub mod desired;
 pub mod eligible;
+pub mod health;
 pub mod ids;
 pub mod index;
 mod kernel;
@@ -28,7 +29,7 @@ mod planner;
 mod stale;
 mod step;
 
-pub use index::{Dirty, Index};
+pub use index::{Changes, Dirty, Index};
 pub use kernel::{BATCH, Found, QUARANTINE};
 pub use maglev::MaglevSpec;
 pub use planner::{FrontendView, Limits, NodeFacts, Planner, ServiceView, TableView};

@@ -94,6 +94,20 @@ impl Step {
         (self, rest)
     }
 
+    /// Whether it takes away what nothing needs any more.
+    #[must_use]
+    pub const fn deletes(&self) -> bool {
+        matches!(
+            self,
+            Self::DeleteFrontends(_)
+                | Self::DeleteFlags(_)
+                | Self::DeleteTables(_)
+                | Self::DeleteServices(_)
+                | Self::DeleteBackends(_)
+                | Self::DeleteTranslations(_)
+        )
+    }
+
     /// What it does, for logs and metrics.
     #[must_use]
     pub const fn name(&self) -> &'static str {

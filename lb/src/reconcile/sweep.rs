@@ -35,10 +35,8 @@ pub struct Sweeps {
     pub total: Duration,
     /// How long the latest took.
     pub latest: Duration,
-    /// Conntrack entries deleted by all of them.
-    pub deleted: u64,
-    /// Conntrack entries deleted by the latest.
-    pub latest_deleted: u64,
+    /// Conntrack entries deleted by all of them, IPv4 and IPv6.
+    pub deleted: [u64; 2],
     /// Sockets destroyed by all of them.
     pub destroyed: u64,
 }
@@ -151,17 +149,18 @@ impl Worker {
             };
             let deleted = deleted.unwrap_or_else(|error| {
                 note(&error, "forget UDP flows");
-                0
+                [0; 2]
             });
             let destroyed = destroyed.unwrap_or_else(|error| {
                 note(&error, "look for sockets of endpoints that are gone");
                 0
             });
-            if deleted + destroyed > 0 {
+            let [ipv4, ipv6] = deleted;
+            if ipv4 + ipv6 + destroyed > 0 {
                 let milliseconds = took.as_millis() as u64;
                 info!(
-                    deleted,
-                    destroyed,
+                    flows = ipv4 + ipv6,
+                    sockets = destroyed,
                     milliseconds,
                     "UDP flows and sockets of endpoints that are gone, or not translated"
                 );
@@ -169,7 +168,8 @@ impl Worker {
             let mut state = self.shared.lock();
             let State { waiting, current, sweeps, .. } = &mut *state;
             let done = std::mem::take(current);
-            sweeps.deleted += deleted;
+            sweeps.deleted[0] += ipv4;
+            sweeps.deleted[1] += ipv6;
             sweeps.destroyed += destroyed;
             if failed {
                 let later = std::mem::replace(waiting, done);
@@ -179,17 +179,19 @@ impl Worker {
             } else {
                 sweeps.runs += 1;
                 sweeps.total += took;
-                (sweeps.latest, sweeps.latest_deleted) = (took, deleted);
+                sweeps.latest = took;
             }
         }
     }
 
-    fn flows(&self) -> Result<u64, conntrack::Error> {
+    /// Returns how many, IPv4 and IPv6.
+    fn flows(&self) -> Result<[u64; 2], conntrack::Error> {
         let mut conntrack = Conntrack::open()?;
-        let mut deleted = 0;
+        let mut deleted = [0; 2];
         for flow in conntrack.udp_flows(|flow| self.shared.flow_is_stale(flow))? {
             if self.shared.flow_is_stale(&flow) {
-                deleted += u64::from(conntrack.delete(&flow)?);
+                let family = usize::from(flow.original.destination.is_ipv6());
+                deleted[family] += u64::from(conntrack.delete(&flow)?);
             }
         }
         Ok(deleted)

@@ -99,10 +99,7 @@ pub enum Error {
 /// If the configuration is unusable. A server out of reach is no error: it is told as [`Event::Trouble`], and asked
 /// again until it answers.
 pub async fn run(options: Options, events: Sender<Event>) -> Result<(), Error> {
-    let mut config = configuration(options.kubeconfig, options.server).await?;
-    config.read_timeout = config.read_timeout.or(Some(READ_TIMEOUT));
-    let url = config.cluster_url.to_string();
-    let client = Client::try_from(config).map_err(|source| Error::Client { url: url.clone(), source })?;
+    let (client, url) = connect(options.kubeconfig, options.server).await?;
 
     let all = watcher::Config::default().timeout(WATCH_SECONDS);
     let ours = all.clone().labels(&options.selector.to_string());
@@ -136,6 +133,23 @@ pub async fn run(options: Options, events: Sender<Event>) -> Result<(), Error> {
 /// If it is unusable, or there is none.
 pub async fn check(kubeconfig: Option<&Path>, server: Option<&str>) -> Result<(), Error> {
     configuration(kubeconfig.map(Path::to_owned), server.map(str::to_owned)).await.map(drop)
+}
+
+/// A client of the API server, for other purposes than to follow objects.
+///
+/// # Errors
+/// If the configuration is unusable, or there is none.
+pub async fn client(kubeconfig: Option<PathBuf>, server: Option<String>) -> Result<Client, Error> {
+    connect(kubeconfig, server).await.map(|(client, _)| client)
+}
+
+/// A client and the server's URL.
+async fn connect(kubeconfig: Option<PathBuf>, server: Option<String>) -> Result<(Client, String), Error> {
+    let mut config = configuration(kubeconfig, server).await?;
+    config.read_timeout = config.read_timeout.or(Some(READ_TIMEOUT));
+    let url = config.cluster_url.to_string();
+    let client = Client::try_from(config).map_err(|source| Error::Client { url: url.clone(), source })?;
+    Ok((client, url))
 }
 
 async fn configuration(kubeconfig: Option<PathBuf>, server: Option<String>) -> Result<Config, Error> {

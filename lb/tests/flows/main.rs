@@ -12,6 +12,7 @@ mod errors;
 mod explain;
 mod flush;
 mod fragments;
+mod health;
 mod manifests;
 mod policy;
 mod removal;

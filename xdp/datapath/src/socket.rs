@@ -39,7 +39,8 @@ pub fn translate<T: Tables>(peer: &FrontendKey, origin: &Origin, tables: &T) -> 
     let frontend = frontend(peer, tables)?;
     let choice = if origin.host { frontend.host } else { frontend.pod };
     // What a client is for affinity: its address, of which a namespace has one as a rule.
-    let source = Source { service: frontend.service, addr: Addr::namespace(origin.namespace) };
+    let source =
+        Source { service: frontend.service, addr: Addr::namespace(origin.namespace, !peer.addr.is_v4()) };
     let hash = hash::socket(origin.cookie, &peer.addr, peer.port);
     let id = choose(&frontend, &choice, &Client { source, opens: true, hash }, tables)?;
     match tables.backend(id) {

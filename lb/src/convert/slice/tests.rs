@@ -41,6 +41,7 @@ fn converts_every_field_in_both_families() {
             convert(with(family, endpoints, ports)),
             Ok(Converted {
                 object: Some(Slice {
+                    triggered: None,
                     name: ObjectName::new("shop", "web-abc.1"),
                     service: ObjectName::new("shop", "web"),
                     ports: vec![

@@ -46,6 +46,7 @@ fn service(internal: TrafficPolicy, external: TrafficPolicy, protocol: Protocol)
 /// One endpoint per node named, in both families.
 fn slices(nodes: &[&str], protocol: Protocol) -> Vec<Slice> {
     let slice = |ipv6: bool| Slice {
+        triggered: None,
         name: ObjectName::new("default", if ipv6 { "web-6" } else { "web-4" }),
         service: ObjectName::new("default", "web"),
         ports: vec![SlicePort { name: "http".to_owned(), protocol, port: 8080 }],

@@ -130,6 +130,7 @@ fn slice(name: &str, ports: &[(&str, Protocol, u16)], endpoints: Vec<Endpoint>) 
         port: *port,
     };
     Slice {
+        triggered: None,
         name: ObjectName::new("default", name),
         service: ObjectName::new("default", "web"),
         ports: ports.iter().map(port).collect(),

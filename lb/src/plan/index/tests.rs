@@ -24,7 +24,13 @@ fn service(service: &str, created: i64) -> Service {
 }
 
 fn slice(slice: &str, service: &str) -> Slice {
-    Slice { name: name(slice), service: name(service), ports: Vec::new(), endpoints: Vec::new() }
+    Slice {
+        name: name(slice),
+        service: name(service),
+        ports: Vec::new(),
+        endpoints: Vec::new(),
+        triggered: None,
+    }
 }
 
 fn sound<T>(object: T) -> Result<Converted<T>, String> {
@@ -279,4 +285,56 @@ fn what_cannot_be_read_is_told_from_what_is_merely_wrong() {
     assert!(!index.unreadable());
     put(&mut index, Err("port 0".to_owned()));
     assert!(index.unreadable());
+}
+
+fn triggered(endpoints: u8, seconds: Option<u64>) -> Slice {
+    let endpoint = |n| crate::model::Endpoint {
+        address: std::net::Ipv4Addr::new(10, 1, 0, n).into(),
+        conditions: crate::model::Conditions::default(),
+        node: None,
+        zone_hints: Vec::new(),
+        node_hints: Vec::new(),
+    };
+    Slice {
+        endpoints: (0..endpoints).map(endpoint).collect(),
+        triggered: seconds.map(Duration::from_secs),
+        ..slice("web-1", "web")
+    }
+}
+
+#[test]
+fn trigger_times_are_told_with_changes_and_are_none() {
+    let put = |index: &mut Index, slice: Slice| {
+        index.apply(Event::Slice(Change::Apply(slice.name.clone(), sound(slice))));
+    };
+    let key = (name("web"), Family::V4);
+    let mut index = Index::new();
+    put(&mut index, triggered(1, Some(1)));
+    put(&mut index, triggered(2, Some(2)));
+    put(&mut index, triggered(1, None));
+    let changes = index.take_changes();
+    assert_eq!(changes.slices, BTreeMap::from([(Family::V4, 3)]));
+    assert_eq!(changes.triggered[&key], [1, 2].map(Duration::from_secs));
+    index.take_dirty();
+
+    put(&mut index, triggered(1, Some(3)));
+    assert!(!index.is_dirty());
+    assert_eq!(index.take_changes(), Changes::default());
+
+    // The endpoints are gone, so is what they were triggered by.
+    put(&mut index, triggered(0, Some(4)));
+    assert_eq!(index.changes.triggered[&key], [Duration::from_secs(4)]);
+    put(&mut index, triggered(1, Some(5)));
+    index.apply(Event::Slice(Change::Delete(name("web-1"))));
+    let changes = index.take_changes();
+    assert_eq!((changes.slices[&Family::V4], changes.triggered.len()), (3, 0));
+}
+
+#[test]
+fn services_that_change_are_counted() {
+    let mut index = Index::new();
+    put(&mut index, sound(service("web", 1)));
+    put(&mut index, sound(service("web", 1)));
+    put(&mut index, sound(service("web", 2)));
+    assert_eq!(index.take_changes().services, 2);
 }

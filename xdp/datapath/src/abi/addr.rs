@@ -58,13 +58,13 @@ impl Addr {
         if self.is_v4() { Self::ANY_V4 } else { Self::ANY_V6 }
     }
 
-    /// Stands for the processes of a network namespace, by its cookie, where clients are told apart and their addresses
-    /// are not known yet. Multicast (RFC 4291 section 2.7), so no client has it.
+    /// Stands for the processes of a network namespace, by its cookie, where clients of a family are told apart and their
+    /// addresses are not known yet. Multicast (RFC 4291 section 2.7), so no client has it.
     #[inline(always)]
     #[must_use]
-    pub const fn namespace(cookie: u64) -> Self {
+    pub const fn namespace(cookie: u64, ipv6: bool) -> Self {
         let [a, b, c, d, e, f, g, h] = cookie.to_ne_bytes();
-        Self([0xff, 0, 0, 0, 0, 0, 0, 0, a, b, c, d, e, f, g, h])
+        Self([0xff, 0, 0, 0, 0, 0, 0, ipv6 as u8, a, b, c, d, e, f, g, h])
     }
 
     /// Whether this is `127.0.0.0/8` or `::1`.

@@ -115,6 +115,20 @@ fn sockets_of_a_namespace_stay_together_if_the_service_says_so() {
     }
 }
 
+/// Ports of one family's service port have other backends than the other's.
+#[test]
+fn each_family_has_an_affinity_of_its_own() {
+    let tables = tables();
+    let ask = |family: &Family, cookie| {
+        let peer = peer(family.vip, port::STICKY, UDP);
+        translate(&peer, &Origin { cookie, namespace: 7, host: false }, &tables).unwrap().backend
+    };
+    let first = Family::ALL.map(|family| ask(&family, 1));
+    for cookie in 2..50 {
+        assert_eq!(Family::ALL.map(|family| ask(&family, cookie)), first);
+    }
+}
+
 #[test]
 fn node_ports_are_served_on_all_of_127() {
     for addr in ["127.0.0.1", "127.1.2.3", "127.255.255.255"] {

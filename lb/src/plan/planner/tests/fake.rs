@@ -284,6 +284,7 @@ pub(super) fn port(name: &str, protocol: Protocol, port: u16) -> ServicePort {
 pub(super) fn slice(service: &str, ipv6: bool, endpoints: &[u8]) -> Slice {
     let port = |protocol| SlicePort { name: String::new(), protocol, port: 8080 };
     Slice {
+        triggered: None,
         name: name(&format!("{service}-{}", if ipv6 { 6 } else { 4 })),
         service: name(service),
         ports: vec![port(Protocol::Tcp), port(Protocol::Udp)],
