@@ -228,3 +228,39 @@ fn string(source: &str) -> usize {
     }
     source.len()
 }
+
+/// `docs/kube-proxy-parity.md` names tests in the last cell of each row: cases by name, others by file and function.
+#[test]
+fn the_tests_that_parity_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let cases = root.join("lb/tests/parity/cases");
+    let text = fs::read_to_string(root.join("docs/kube-proxy-parity.md")).unwrap();
+    let (mut missing, mut named) = (Vec::new(), Vec::new());
+    for row in text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| | |")) {
+        let cell = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        for part in cell.split(';') {
+            let names: Vec<&str> = part.split('`').skip(1).step_by(2).collect();
+            if part.trim_start().starts_with("case") {
+                missing.extend(
+                    names.iter().copied().filter(|name| !cases.join(format!("{name}.yaml")).is_file()),
+                );
+                named.extend(names);
+            } else if let Some((file, functions)) = names.split_first() {
+                let source = root.join(file);
+                let source = if source.is_dir() { Ok(String::new()) } else { fs::read_to_string(source) };
+                match source {
+                    Ok(source) => missing
+                        .extend(functions.iter().copied().filter(|f| !source.contains(&format!("fn {f}(")))),
+                    Err(_) => missing.push(file),
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "named, and not there: {missing:#?}");
+    let unnamed: Vec<String> = fs::read_dir(cases)
+        .unwrap()
+        .filter_map(|entry| Some(entry.unwrap().path().file_stem()?.to_str()?.to_owned()))
+        .filter(|case| !named.contains(&case.as_str()))
+        .collect();
+    assert!(unnamed.is_empty(), "cases that no row names: {unnamed:?}");
+}

@@ -60,8 +60,6 @@ use settings::Settings;
 use status::{Claim, Requests};
 use translation::Watchman;
 
-/// After a round of writes, changes gather for this long before the next.
-const GATHER: Duration = Duration::from_millis(50);
 /// Time between looks at the nft table that nothing gave cause for.
 const INSPECT: Duration = Duration::from_secs(5);
 /// Time between full comparisons of what the kernel holds with the plan.
@@ -82,6 +80,11 @@ const QUEUE: usize = 1_024;
 ///
 /// Something essential cannot be set up; what this call set up has been removed again.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    if let Some(adjustment) = options.oom_score_adj
+        && let Err(error) = fs::write("/proc/self/oom_score_adj", adjustment.to_string())
+    {
+        warn!(adjustment, %error, "cannot tell the kernel how dear this process is when memory runs out");
+    }
     let existed = PinDir::find(&options.pin_dir).is_some_and(|pins| pins.exists());
     let pins = PinDir::prepare(&options.pin_dir)?;
     let (_lock, claim) = match take_over(&pins).await {
@@ -313,7 +316,7 @@ impl Daemon {
     /// When changes had time to gather; before the first state is complete there is nothing to wait for.
     fn next_round(&self) -> tokio::time::Instant {
         let now = tokio::time::Instant::now();
-        if self.synced { now + GATHER } else { now }
+        if self.synced { now + self.options.min_sync_period } else { now }
     }
 
     fn sync(&mut self) {

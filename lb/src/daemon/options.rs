@@ -67,7 +67,7 @@ pub struct Options {
     pub service_proxy_name: Option<String>,
     /// Settings of conntrack.
     pub conntrack: Conntrack,
-    /// Least time between two rounds of writes.
+    /// For how long changes gather before they are written, once everything was written.
     pub min_sync_period: Duration,
     /// A change that is not in force after twice this long makes the daemon unhealthy.
     pub sync_period: Duration,

@@ -89,37 +89,3 @@ fn marks_and_zones_are_part_of_a_flow() {
         assert!(conntrack.count().unwrap().max > 0);
     }
 }
-
-/// Prints how long it takes to look through as many flows as a busy gateway has, half of them UDP.
-#[test]
-#[ignore = "prints figures"]
-fn flows_at_scale() {
-    const FLOWS: u32 = 200_000;
-    let netns = Netns::new();
-    let mut lines = String::new();
-    for n in 0..FLOWS {
-        let (high, low) = (n / 50_000, 1_000 + n % 50_000);
-        let source = format!("198.18.{high}.1");
-        lines += &match n % 2 {
-            0 => format!("-I -s {source} -d 192.0.2.1 -p udp --sport {low} --dport 53 --timeout 600\n"),
-            _ => format!(
-                "-I -s {source} -d 192.0.2.1 -p tcp --sport {low} --dport 80 --timeout 600 --state ESTABLISHED\n"
-            ),
-        };
-    }
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), lines).unwrap();
-    netns.sh(&format!("conntrack --load-file {} >/dev/null 2>&1", file.path().display()));
-    let mut conntrack = netns.run(|| Conntrack::open().unwrap());
-    println!("{} entries", conntrack.count().unwrap().entries);
-    let timed = |what: &str, f: &mut dyn FnMut() -> usize| {
-        let began = std::time::Instant::now();
-        let count = f();
-        println!("{what}: {count} in {:?}", began.elapsed());
-    };
-    timed("all flows", &mut || conntrack.flows(|_| false).map(|_| 0).unwrap());
-    timed("UDP flows, none stale", &mut || conntrack.udp_flows(|_| false).unwrap().len());
-    timed("UDP flows, all stale", &mut || conntrack.udp_flows(|_| true).unwrap().len());
-    let stale = conntrack.udp_flows(|flow| flow.original.source.port() < 11_000).unwrap();
-    timed("deleted", &mut || stale.iter().filter(|flow| conntrack.delete(flow).unwrap()).count());
-}

@@ -69,7 +69,7 @@ impl Agent {
     }
 
     fn next(&mut self) -> Result<String, String> {
-        let line = self.lines.next().expect("the agent answers").unwrap();
+        let line = self.lines.next().unwrap().unwrap();
         let Report { error, backend, .. } = serde_json::from_str(&line).unwrap();
         error.map_or_else(|| Ok(backend.unwrap()), Err)
     }

@@ -1,7 +1,6 @@
 //! What becomes of flows, stated case by case in `cases/*.yaml`: whether a Kubernetes Service behaves as kube-proxy
 //! makes it behave. Each case runs twice on a laboratory of its own, with objects from manifests and from an API
-//! server. `docs/testing.md` describes the format. A case in `pending/` states what does not hold yet; it is read and
-//! not run.
+//! server. `docs/testing.md` describes the format.
 //!
 //! `cargo test --test parity NAME` runs those whose names contain `NAME`. They need root, and fail without.
 
@@ -36,14 +35,7 @@ fn main() -> Result<ExitCode> {
     arguments.test_threads.get_or_insert(LABORATORIES);
     let cases = files(&scene::directory().join("cases"))?;
     ensure!(!cases.is_empty(), "there are no cases");
-    let mut trials: Vec<Trial> = cases.iter().flat_map(|path| trials(path)).collect();
-    let pending = files(&scene::directory().join("pending"))?;
-    trials.push(Trial::test("pending_cases_are_well_formed", move || {
-        for path in pending {
-            Case::read(&path).with_context(|| name(&path)).map_err(failed)?;
-        }
-        Ok(())
-    }));
+    let trials: Vec<Trial> = cases.iter().flat_map(|path| trials(path)).collect();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }
 

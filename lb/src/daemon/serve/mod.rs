@@ -341,9 +341,9 @@ fn of_health(health: &Health, metrics: &Metrics, path: &str) -> Answer {
         _ => return not_found(),
     };
     if path == "/healthz" {
-        metrics.healthz(code.as_u16())
+        metrics.healthz(code.as_u16());
     } else {
-        metrics.livez(code.as_u16())
+        metrics.livez(code.as_u16());
     }
     answer(code, http::JSON, body)
 }

@@ -52,9 +52,12 @@ fn stale_after(daemon: &mut Daemon, backends: &[u8]) -> Vec<u8> {
     backends.iter().copied().filter(|n| stale.flow(vip(), backend(*n))).collect()
 }
 
+/// Ready, serving, terminating.
+type State = (bool, bool, bool);
+
 #[test]
 fn flows_leave_endpoints_that_do_not_serve() {
-    let cases: &[(&[(bool, bool, bool)], &[u8])] = &[
+    let cases: &[(&[State], &[u8])] = &[
         (&[READY], &[102]),
         (&[READY, FAILING], &[102]),
         (&[READY, LEAVING], &[]),
