@@ -333,12 +333,12 @@ impl Daemon {
         let began = Instant::now();
         let restricts = |service: &Service| !service.source_ranges.is_empty();
         let guard = self.index.services().any(|(_, service)| restricts(service));
-        // Before the first frontend that needs it, after the last.
+        // Before the first frontend that needs it, after the last; one that is kept may need it, too.
         if guard {
             self.guard(true);
         }
         self.reconciler.sync(&self.index, &facts, &dirty);
-        if !guard && self.reconciler.progress().error.is_none() {
+        if !guard && self.reconciler.progress().error.is_none() && self.reconciler.planner().kept() == 0 {
             self.guard(false);
         }
         self.serving.round(Round {
