@@ -1,6 +1,9 @@
-//! Decides on the ingress interface and leaves the decision in front of the packet for tc.
+//! Forwards the packets of established flows, decides about the others, and leaves that in front of them for tc.
 #![no_std]
 #![no_main]
+
+mod conntrack;
+mod fast;
 
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS, helpers::generated::bpf_xdp_adjust_meta, macros::xdp,
@@ -24,6 +27,34 @@ fn portico_xdp(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 fn portico_xdp_frags(ctx: XdpContext) -> u32 {
     hint(&ctx)
+}
+
+/// As [`portico_xdp`], and forwards the packets of established flows itself.
+#[xdp]
+fn portico_fast(ctx: XdpContext) -> u32 {
+    forward_or_hint(&ctx)
+}
+
+/// As [`portico_xdp_frags`], and forwards what lies in one buffer.
+#[xdp(frags)]
+fn portico_fast_frags(ctx: XdpContext) -> u32 {
+    forward_or_hint(&ctx)
+}
+
+#[inline(always)]
+fn forward_or_hint(ctx: &XdpContext) -> u32 {
+    // SAFETY: the context is valid for the duration of the program.
+    let interface = unsafe { (*ctx.ctx).ingress_ifindex };
+    match fast::forward(ctx, interface) {
+        Some(action) => action,
+        None => hint_apart(ctx),
+    }
+}
+
+/// As [`hint`], with a stack of its own beside that of [`fast::forward`].
+#[inline(never)]
+fn hint_apart(ctx: &XdpContext) -> u32 {
+    hint(ctx)
 }
 
 #[inline(always)]

@@ -2,10 +2,13 @@
 //! network namespace of the thread that calls it.
 
 pub mod attach;
+pub mod btf;
 pub mod cgroup;
 pub mod conntrack;
 pub mod diag;
+pub mod fast;
 mod host;
+mod kfunc;
 pub mod link;
 pub mod maps;
 pub mod netns;

@@ -1,14 +1,14 @@
 //! Loading the eBPF programs onto the pinned maps.
 
-use std::io;
+use std::{fs, io::{self, Read as _}};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
     programs::{CgroupSkb, CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp},
 };
-use datapath::abi::map;
+use datapath::abi::{ConntrackLayout, map};
 
-use super::{host, pins::PinDir};
+use super::{fast, host, kfunc, pins::PinDir};
 
 /// Maps that programs share, each pinned under its name.
 const SHARED: [&str; 10] = [
@@ -39,6 +39,8 @@ pub const SOCKET_PROGRAMS: [&str; 8] = [
 pub const EGRESS_PROGRAM: &str = "portico_egress";
 /// Names of the XDP programs: for packets in one buffer and in several.
 pub const XDP_PROGRAMS: [&str; 2] = ["portico_xdp", "portico_xdp_frags"];
+/// Names of those that forward established flows besides.
+pub const FAST_PROGRAMS: [&str; 2] = ["portico_fast", "portico_fast_frags"];
 /// Names of the tc programs: for interfaces with and without Ethernet headers.
 pub const TC_PROGRAMS: [&str; 2] = ["portico_tc", "portico_tc_l3"];
 
@@ -52,6 +54,14 @@ pub enum Error {
     Missing { object: &'static str, program: &'static str },
     #[error("cannot identify the network namespace")]
     Namespace(#[source] io::Error),
+    #[error("cannot resolve the {object} object's calls of kernel functions")]
+    Kernel { object: &'static str, source: kfunc::Error },
+    #[error("established flows cannot be forwarded in XDP")]
+    Fast(#[source] fast::Error),
+    #[error("cannot count the CPUs")]
+    Cpus(#[source] io::Error),
+    #[error("cannot draw a random seed")]
+    Random(#[source] io::Error),
     #[error("the kernel does not accept program {program}")]
     Program { program: &'static str, source: ProgramError },
 }
@@ -61,6 +71,22 @@ pub struct Objects {
     xdp: Ebpf,
     tc: Ebpf,
     sockops: Ebpf,
+    /// Why established flows cannot be forwarded in XDP, if they cannot.
+    no_fast: Option<Error>,
+}
+
+/// The cache of established flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowCache {
+    /// Flows that fit, on each CPU; a power of two. Zero: no cache.
+    pub flows: u32,
+}
+
+impl FlowCache {
+    /// 8 MiB a CPU.
+    pub const DEFAULT: Self = Self { flows: 65_536 };
+    /// None.
+    pub const OFF: Self = Self { flows: 0 };
 }
 
 impl Objects {
@@ -71,20 +97,38 @@ impl Objects {
     ///
     /// The kernel refuses a map or a program; the source has the verifier's log.
     pub fn load(pins: &PinDir) -> Result<Self, Error> {
+        Self::load_with(pins, FlowCache::DEFAULT)
+    }
+
+    /// As [`Objects::load`], with another size of the cache.
+    ///
+    /// # Errors
+    ///
+    /// As [`Objects::load`].
+    pub fn load_with(pins: &PinDir, cache: FlowCache) -> Result<Self, Error> {
         let namespace = host::namespace_cookie().map_err(Error::Namespace)?;
+        let (xdp, no_fast) = load_xdp(pins, cache)?;
         let mut objects = Self {
-            xdp: load("xdp", include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp")), pins, None)?,
-            tc: load("tc", include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc")), pins, None)?,
+            xdp,
+            tc: load("tc", include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc")), pins, |_| ())?,
             sockops: load(
                 "sockops",
                 include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sockops")),
                 pins,
-                Some(namespace),
+                |loader| {
+                    loader.override_global("HOST_NAMESPACE", &namespace, true);
+                },
             )?,
+            no_fast,
         };
         let refused = |program| move |source| Error::Program { program, source };
         for program in XDP_PROGRAMS {
             objects.xdp(program)?.load().map_err(refused(program))?;
+        }
+        for program in FAST_PROGRAMS {
+            if objects.no_fast.is_none() {
+                objects.no_fast = objects.xdp(program)?.load().map_err(refused(program)).err();
+            }
         }
         for program in TC_PROGRAMS {
             objects.tc(program)?.load().map_err(refused(program))?;
@@ -94,6 +138,15 @@ impl Objects {
         }
         objects.egress()?.load().map_err(refused(EGRESS_PROGRAM))?;
         Ok(objects)
+    }
+
+    /// Whether established flows can be forwarded in XDP, or else why not.
+    ///
+    /// # Errors
+    ///
+    /// The reason.
+    pub fn fast(&self) -> Result<(), &Error> {
+        self.no_fast.as_ref().map_or(Ok(()), Err)
     }
 
     /// The program for packets that leave a socket.
@@ -133,13 +186,46 @@ impl Objects {
     }
 }
 
-fn load(object: &'static str, bytes: &[u8], pins: &PinDir, namespace: Option<u64>) -> Result<Ebpf, Error> {
+/// XDP, and why there is no fast path, if so.
+fn load_xdp(pins: &PinDir, cache: FlowCache) -> Result<(Ebpf, Option<Error>), Error> {
+    let bytes = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp"));
+    let support = fast::support();
+    let ids = support.as_ref().ok().map(|support| support.functions);
+    let functions: Vec<_> =
+        fast::FUNCTIONS.iter().enumerate().map(|(i, name)| (*name, ids.map(|ids| ids[i]))).collect();
+    let bytes =
+        kfunc::resolve(bytes, &functions).map_err(|source| Error::Kernel { object: "xdp", source })?;
+    let layout = support.as_ref().map_or_else(|_| ConntrackLayout::default(), |support| support.layout);
+    let flows = cache.flows;
+    let trust = layout.hz;
+    let seed = random().map_err(Error::Random)?;
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| Error::Cpus(error))? as u32;
+    let ebpf = load("xdp", &bytes, pins, |loader| {
+        loader.override_global("CONNTRACK", &layout, true);
+        loader.override_global("FLOWS_EACH", &flows, true);
+        loader.override_global("FLOWS_TRUST", &trust, true);
+        loader.override_global("FLOWS_SEED", &seed, true);
+        loader.map_max_entries(map::FLOWS, cpus * (flows + 1));
+    })?;
+    Ok((ebpf, support.err().map(Error::Fast)))
+}
+
+fn random() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+fn load<'a>(
+    object: &'static str,
+    bytes: &[u8],
+    pins: &'a PinDir,
+    set: impl FnOnce(&mut EbpfLoader<'a>),
+) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
-    if let Some(namespace) = &namespace {
-        loader.override_global("HOST_NAMESPACE", namespace, true);
-    }
+    set(&mut loader);
     // The log of a successful verification is of no use, and asking for it costs time.
-    loader.verifier_log_level(VerifierLogLevel::DISABLE);
+    loader.verifier_log_level(VerifierLogLevel::DEBUG);
     for name in SHARED {
         loader.map_pin_path(name, pins.maps().join(name));
     }

@@ -106,6 +106,15 @@ fn frontend<T: Tables>(packet: &Packet, tables: &T) -> Result<Frontend, Counter>
     Err(unserved(&packet.dst, flags, tables).unwrap_or(none))
 }
 
+/// What is served at an address and port, `NodePorts` among it.
+#[inline(always)]
+pub(crate) fn frontend_at<T: Tables>(addr: Addr, port: [u8; 2], protocol: u8, tables: &T) -> Option<Frontend> {
+    tables.frontend(&FrontendKey::new(addr, port, protocol)).or_else(|| {
+        let on_node = tables.address(&addr) & NODE_PORT != 0;
+        on_node.then(|| tables.frontend(&FrontendKey::new(addr.any(), port, protocol))).flatten()
+    })
+}
+
 /// Why nothing else may have what is not served at this address, if so.
 #[inline(always)]
 pub(crate) fn unserved<T: Tables>(addr: &Addr, flags: u32, tables: &T) -> Option<Counter> {

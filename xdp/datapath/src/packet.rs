@@ -11,11 +11,18 @@ use crate::abi::{Addr, Counter, TCP, UDP};
 pub trait Frame {
     /// The `N` bytes at `offset`, or none if the packet is shorter.
     fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
+
+    /// How many bytes can be read.
+    fn length(&self) -> usize;
 }
 
 impl Frame for [u8] {
     fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         self.get(offset..)?.first_chunk()
+    }
+
+    fn length(&self) -> usize {
+        self.len()
     }
 }
 
@@ -49,7 +56,7 @@ impl Packet {
 pub const IPV4: [u8; 2] = [0x08, 0x00];
 /// `ETH_P_IPV6` as in the header.
 pub const IPV6: [u8; 2] = [0x86, 0xdd];
-const VLAN: [u8; 2] = [0x81, 0x00];
+pub(crate) const VLAN: [u8; 2] = [0x81, 0x00];
 const SERVICE_VLAN: [u8; 2] = [0x88, 0xa8];
 
 const ETHERNET_HEADER: usize = 14;

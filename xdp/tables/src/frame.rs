@@ -1,5 +1,5 @@
 use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
-use datapath::packet::Frame;
+use datapath::{forward::rewrite::FrameMut, packet::Frame};
 
 /// The packet of a context.
 pub struct ContextFrame<'a, C>(pub &'a C);
@@ -43,5 +43,23 @@ impl<C: Bounds> Frame for ContextFrame<'_, C> {
         }
         // SAFETY: the bounds were checked just above, and any bytes make a valid array.
         Some(unsafe { &*(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        let (start, end) = self.0.bounds();
+        end - start
+    }
+}
+
+impl FrameMut for ContextFrame<'_, XdpContext> {
+    #[inline(always)]
+    fn window_mut<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
+        let (start, end) = self.0.bounds();
+        let start = start + offset;
+        if start + N > end {
+            return None;
+        }
+        Some(start as *mut [u8; N])
     }
 }

@@ -4,8 +4,10 @@
 //! share them and they outlive the daemon.
 #![no_std]
 
+mod fast;
 mod frame;
 
+pub use fast::{Fast, Gate, add_traffic, add_verdicts, device, input, jiffies, output, seed};
 pub use frame::{Bounds, ContextFrame};
 
 use aya_ebpf::{

@@ -74,6 +74,15 @@ impl Addr {
         (self.is_v4() && self.0[12] == 127) || (self.words()[0] == 0 && self.words()[1] == 1u64.to_be())
     }
 
+    /// From [`Addr::words`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words([high, low]: [u64; 2]) -> Self {
+        let [a, b, c, d, e, f, g, h] = high.to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = low.to_ne_bytes();
+        Self([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
+    }
+
     /// The address as two native words, for hashing and comparing.
     #[inline(always)]
     #[must_use]

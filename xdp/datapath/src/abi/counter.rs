@@ -27,8 +27,8 @@ impl Hook {
 
 macro_rules! counters {
     ($($(#[doc = $help:literal])+ $variant:ident = $name:literal,)+) => {
-        /// Why a program did what it did. Each verdict is counted under exactly one; `NoMetadata`, `Reveal` and `NoRoom`
-        /// are no verdicts and are counted besides.
+        /// Why a program did what it did. Each verdict is counted under exactly one; `NoMetadata`, `Reveal`, `NoRoom`
+        /// and what keeps XDP from forwarding (`Control` to `Oversize`) are no verdicts and are counted besides.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Counter {
@@ -87,6 +87,22 @@ counters! {
     NoBackend = "no_backend",
     /// Metadata could not be written, so tc decides again: the driver carries none.
     NoMetadata = "no_metadata",
+    /// Forwarded by XDP, as conntrack says of the established flow.
+    Established = "established",
+    /// SYN, FIN or RST: the kernel shall see it.
+    Control = "control",
+    /// Not plain enough for XDP to forward: fragment, IP options or extension headers, TTL 1, more than one buffer.
+    Irregular = "irregular",
+    /// The sender left the checksum to its network card, which a virtual link does not have.
+    Partial = "partial",
+    /// No conntrack entry, or none that translates for a Service.
+    Untranslated = "untranslated",
+    /// The conntrack entry is not established and assured, or something besides XDP has to see its packets.
+    Unready = "unready",
+    /// Not meant for this host, no route or neighbour yet, or by an interface that XDP does not forward to.
+    Unroutable = "unroutable",
+    /// Larger than the route takes: the kernel says so to the sender.
+    Oversize = "oversize",
     /// A socket's real peer was shown as the address it asked for.
     Reveal = "reveal",
     /// The kernel refused an entry for a socket's peer; the real address is shown instead.
@@ -107,7 +123,15 @@ impl Counter {
             | Self::NoFrontend
             | Self::NoBackend => true,
             Self::Hint | Self::Vlan => matches!(hook, Hook::Tc),
-            Self::NoMetadata => matches!(hook, Hook::Xdp),
+            Self::NoMetadata
+            | Self::Established
+            | Self::Control
+            | Self::Irregular
+            | Self::Partial
+            | Self::Untranslated
+            | Self::Unready
+            | Self::Unroutable
+            | Self::Oversize => matches!(hook, Hook::Xdp),
             Self::Reveal | Self::NoRoom => matches!(hook, Hook::Socket),
             Self::NotIp | Self::OtherProtocol | Self::Fragment | Self::Malformed | Self::TooDeep => {
                 !matches!(hook, Hook::Socket)

@@ -7,6 +7,7 @@
 mod addr;
 mod backend;
 mod counter;
+mod flow;
 mod frontend;
 mod hint;
 mod label;
@@ -18,6 +19,10 @@ mod socket;
 pub use addr::Addr;
 pub use backend::Backend;
 pub use counter::{COUNTERS, Counter, Hook};
+pub use flow::{
+    ConntrackLayout, Flow, FlowKey, Input, InputKey, Output, PASS, REPLY, TAGGED, TRANSMIT, Traffic, TrafficKey, UDP_FLOW,
+    Words, mac, ports, split,
+};
 pub use frontend::{CLASSES, Choice, Frontend, FrontendKey, MASQUERADE, REFUSE, RESTRICTED, WITHHOLD};
 pub use hint::Hint;
 pub use label::{Label, MASQUERADE_MARK};
@@ -57,6 +62,10 @@ pub const MAX_INTERFACES: u32 = 4_096;
 pub const MAX_AFFINITIES: u32 = 131_072;
 /// Sockets whose peer was translated; the least recently used are forgotten first.
 pub const MAX_SOCKETS: u32 = 131_072;
+/// Devices and VLANs on them that established flows are forwarded between.
+pub const MAX_LINKS: u32 = 4_096;
+/// What [`map::TRAFFIC`] can tell apart.
+pub const MAX_TRAFFIC: u32 = 524_288;
 /// Service ports with a name in the kernel.
 pub const MAX_SERVICES: u32 = 131_072;
 
@@ -83,6 +92,16 @@ pub mod map {
     pub const SOCKETS: &str = "SOCKETS";
     /// Index by [`super::Counter::index`] -> packets or calls, per CPU.
     pub const COUNTERS: &str = "COUNTERS";
+    /// `Flow`, an array with a part for each CPU: what was last learned of established flows.
+    pub const FLOWS: &str = "FLOWS";
+    /// `TrafficKey` -> `Traffic`, per CPU: what was forwarded in XDP.
+    pub const TRAFFIC: &str = "TRAFFIC";
+    /// `InputKey` -> `Input`: where established flows may arrive.
+    pub const INPUTS: &str = "INPUTS";
+    /// Interface index -> `Output`: where they may leave.
+    pub const OUTPUTS: &str = "OUTPUTS";
+    /// Device index -> device: where they are redirected to.
+    pub const DEVICES: &str = "DEVICES";
     /// Service id -> `Name`; the data path does not read it, operators and a restarted daemon do.
     pub const SERVICES: &str = "SERVICES";
 }

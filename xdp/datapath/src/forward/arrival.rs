@@ -1,0 +1,162 @@
+//! A frame to what identifies its flow.
+
+use super::wire::Words as _;
+use crate::{
+    abi::{Addr, Counter, FlowKey, TAGGED, TCP, UDP, UDP_FLOW},
+    packet::{Frame, IPV4, IPV6, VLAN},
+};
+
+/// A packet that may be forwarded if its flow may.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Its flow.
+    pub key: FlowKey,
+    /// Where its IP header begins.
+    pub network: usize,
+    /// Where its TCP or UDP header begins.
+    pub transport: usize,
+    /// IP header and all that follows, bytes.
+    pub length: u32,
+    /// Type of service or traffic class.
+    pub class: u8,
+    /// Whether it is IPv4.
+    pub v4: bool,
+    /// Whether it begins or ends a TCP connection, which conntrack has to see.
+    pub control: bool,
+}
+
+/// `ETHERNET_HEADER` and the header of one VLAN tag.
+pub(super) const UNTAGGED: usize = 14;
+pub(super) const ONE_TAG: usize = 18;
+/// Lengths of headers without options.
+const IPV4_HEADER: u32 = 20;
+const IPV6_HEADER: u32 = 40;
+const UDP_HEADER: u32 = 8;
+const TCP_HEADER: u32 = 20;
+
+/// RFC 9293 section 3.1.
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// Reads a frame that `device` received.
+///
+/// # Errors
+///
+/// Why it is left to the kernel.
+#[inline(always)]
+pub fn arrival<F: Frame + ?Sized>(frame: &F, device: u32) -> Result<Arrival, Counter> {
+    let ethernet = frame.window::<UNTAGGED>(0).ok_or(Counter::Malformed)?;
+    let mac = u64::from(ethernet.word::<0>()) | u64::from(ethernet.half::<4>()) << 32;
+    let key = |form| FlowKey { device, link: FlowKey::link(mac, form), ..FlowKey::default() };
+    let ether_type = ethernet.half::<12>();
+    if ether_type != u16::from_ne_bytes(VLAN) {
+        return network(frame, ether_type, UNTAGGED, key(0));
+    }
+    let tag = frame.window::<ONE_TAG>(0).ok_or(Counter::Malformed)?;
+    let vid = u16::from_be(tag.half::<14>()) & 0xfff;
+    if vid == 0 {
+        // Priority only: it belongs to no VLAN, and what leaves has no tag.
+        return Err(Counter::Irregular);
+    }
+    network(frame, tag.half::<16>(), ONE_TAG, key(TAGGED | vid))
+}
+
+#[inline(always)]
+fn network<F: Frame + ?Sized>(
+    frame: &F,
+    ether_type: u16,
+    offset: usize,
+    key: FlowKey,
+) -> Result<Arrival, Counter> {
+    match ether_type.to_ne_bytes() {
+        IPV4 => ipv4(frame, offset, key),
+        IPV6 => ipv6(frame, offset, key),
+        VLAN => Err(Counter::Irregular),
+        _ => Err(Counter::NotIp),
+    }
+}
+
+/// Of an IPv4 address in [`Addr`]'s form.
+#[inline(always)]
+const fn v4_words(addr: u32) -> [u64; 2] {
+    let [_, prefix] = Addr::ANY_V4.words();
+    [0, prefix | (addr as u64) << 32]
+}
+
+#[inline(always)]
+fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize, mut key: FlowKey) -> Result<Arrival, Counter> {
+    let header = frame.window::<20>(offset).ok_or(Counter::Malformed)?;
+    // Version 4, five words; neither "more fragments" nor an offset.
+    if header[0] != 0x45 || header.half::<6>() & u16::from_ne_bytes([0xbf, 0xff]) != 0 || header[8] <= 1 {
+        return Err(Counter::Irregular);
+    }
+    key.src = v4_words(header.word::<12>());
+    key.dst = v4_words(header.word::<16>());
+    let total = u32::from(u16::from_be(header.half::<2>()));
+    transport(frame, header[9], Network { offset, header: IPV4_HEADER, total, class: header[1], v4: true }, key)
+}
+
+#[inline(always)]
+fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize, mut key: FlowKey) -> Result<Arrival, Counter> {
+    let header = frame.window::<40>(offset).ok_or(Counter::Malformed)?;
+    if header[0] >> 4 != 6 || header[7] <= 1 {
+        return Err(Counter::Irregular);
+    }
+    key.src = [header.double::<8>(), header.double::<16>()];
+    key.dst = [header.double::<24>(), header.double::<32>()];
+    let v4_mapped = |[high, low]: [u64; 2]| high == 0 && low as u32 == Addr::ANY_V4.words()[1] as u32;
+    if v4_mapped(key.src) || v4_mapped(key.dst) {
+        return Err(Counter::Malformed);
+    }
+    let total = IPV6_HEADER + u32::from(u16::from_be(header.half::<4>()));
+    let class = header[0] << 4 | header[1] >> 4;
+    transport(frame, header[6], Network { offset, header: IPV6_HEADER, total, class, v4: false }, key)
+}
+
+/// What is known of the IP header.
+struct Network {
+    offset: usize,
+    header: u32,
+    total: u32,
+    class: u8,
+    v4: bool,
+}
+
+#[inline(always)]
+fn transport<F: Frame + ?Sized>(
+    frame: &F,
+    protocol: u8,
+    network: Network,
+    mut key: FlowKey,
+) -> Result<Arrival, Counter> {
+    let Network { offset, header, total, class, v4 } = network;
+    // What lies in further buffers cannot be counted here; the frame may be longer by its padding.
+    if frame.length() < offset + total as usize {
+        return Err(Counter::Irregular);
+    }
+    let at = offset + header as usize;
+    let control = match protocol {
+        TCP => {
+            let tcp = frame.window::<20>(at).ok_or(Counter::Malformed)?;
+            key.ports = tcp.word::<0>();
+            if total < header + TCP_HEADER || tcp[12] >> 4 < 5 {
+                return Err(Counter::Malformed);
+            }
+            tcp[13] & (SYN | FIN | RST | ACK) != ACK
+        }
+        UDP => {
+            let udp = frame.window::<8>(at).ok_or(Counter::Malformed)?;
+            key.ports = udp.word::<0>();
+            key.link |= FlowKey::link(0, UDP_FLOW);
+            if total < header + UDP_HEADER {
+                return Err(Counter::Malformed);
+            }
+            false
+        }
+        // Extension headers among them.
+        _ => return Err(Counter::OtherProtocol),
+    };
+    Ok(Arrival { key, network: offset, transport: at, length: total, class, v4, control })
+}

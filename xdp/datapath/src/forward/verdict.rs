@@ -1,0 +1,181 @@
+//! What conntrack and FIB say about a flow, and what follows from it.
+
+use super::wire::fold;
+use crate::{
+    abi::{
+        Addr, Counter, Flow, FlowKey, InputKey, Output, REPLY, TAGGED, TCP, TRANSMIT, TrafficKey, UDP_FLOW, Words,
+        ports, split,
+    },
+    decide,
+    tables::Tables,
+};
+
+/// What was read of a conntrack entry (`struct nf_conn`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Entry {
+    /// `IPS_*`.
+    pub status: u64,
+    /// `enum tcp_conntrack`; anything for UDP.
+    pub tcp_state: u8,
+    /// Whether the packet is from the one that answered.
+    pub reply: bool,
+    /// The tuple of the other direction: source address.
+    pub src: Words,
+    /// Destination address.
+    pub dst: Words,
+    /// Source and destination port.
+    pub ports: u32,
+}
+
+/// `enum ip_conntrack_status`, part of the kernel's user interface.
+mod status {
+    pub(super) const SEEN_REPLY: u64 = 1 << 1;
+    pub(super) const ASSURED: u64 = 1 << 2;
+    pub(super) const CONFIRMED: u64 = 1 << 3;
+    pub(super) const DST_NAT: u64 = 1 << 5;
+    pub(super) const SEQ_ADJUST: u64 = 1 << 6;
+    pub(super) const DYING: u64 = 1 << 9;
+    pub(super) const TEMPLATE: u64 = 1 << 11;
+    pub(super) const NAT_CLASH: u64 = 1 << 12;
+    pub(super) const HELPER: u64 = 1 << 13;
+    pub(super) const OFFLOAD: u64 = 1 << 14;
+    pub(super) const HW_OFFLOAD: u64 = 1 << 15;
+}
+
+/// Established for good, and both directions were seen.
+const NEEDED: u64 = status::SEEN_REPLY | status::ASSURED | status::CONFIRMED;
+/// Somebody else has to see the packets, or the entry is on its way out.
+const HANDS_OFF: u64 = status::SEQ_ADJUST
+    | status::DYING
+    | status::TEMPLATE
+    | status::NAT_CLASH
+    | status::HELPER
+    | status::OFFLOAD
+    | status::HW_OFFLOAD;
+/// `TCP_CONNTRACK_ESTABLISHED`.
+const ESTABLISHED: u8 = 3;
+
+/// Where a flow arrives.
+#[inline(always)]
+#[must_use]
+pub const fn input(key: &FlowKey) -> InputKey {
+    InputKey { device: key.device, tag: (key.form() & !UDP_FLOW) as u32 }
+}
+
+/// The id of the service port whose flow it is, if its packets may be forwarded.
+///
+/// # Errors
+///
+/// Why they may not.
+#[inline(always)]
+pub fn judge<T: Tables>(key: &FlowKey, entry: &Entry, tables: &T) -> Result<u32, Counter> {
+    if entry.status & status::DST_NAT == 0 {
+        return Err(Counter::Untranslated);
+    }
+    let tcp = key.protocol() == TCP;
+    if entry.status & NEEDED != NEEDED
+        || entry.status & HANDS_OFF != 0
+        || (tcp && entry.tcp_state != ESTABLISHED)
+    {
+        return Err(Counter::Unready);
+    }
+    // The other direction's tuple is the translated packet, turned round.
+    let (addr, ports) = if entry.reply { (entry.dst, entry.ports) } else { (key.dst, key.ports) };
+    let (_, port) = split(ports);
+    let frontend = decide::frontend_at(Addr::from_words(addr), port, key.protocol(), tables);
+    frontend.map(|frontend| frontend.service).ok_or(Counter::Untranslated)
+}
+
+/// Writes into `flow` how its packets leave, besides what the FIB says. Its key is there.
+#[inline(always)]
+pub fn translate(flow: &mut Flow, entry: &Entry, service: u32) {
+    flow.src = entry.dst;
+    flow.dst = entry.src;
+    let (src, dst) = split(entry.ports);
+    flow.ports = ports(dst, src);
+    flow.service = service;
+    flow.flags = if entry.reply { REPLY } else { 0 };
+    let before = sum(flow.key.src) + sum(flow.key.dst);
+    let after = sum(flow.src) + sum(flow.dst);
+    // x - y is x + !y in one's complement, where the v4-mapped prefix counts as nothing.
+    flow.network_delta = fold(u64::from(fold(after)) + u64::from(!fold(before)));
+    flow.transport_delta = fold(
+        u64::from(flow.network_delta)
+            + u64::from(fold(flow.ports.into()))
+            + u64::from(!fold(flow.key.ports.into())),
+    );
+    flow.pseudo = fold(before + u64::from(u16::from(flow.key.protocol()).to_be()));
+}
+
+/// The sum of an address in 32-bit words, not folded.
+#[inline(always)]
+fn sum(words: Words) -> u64 {
+    let [a, b] = words;
+    (a & 0xffff_ffff) + (a >> 32) + (b & 0xffff_ffff) + (b >> 32)
+}
+
+/// What the FIB says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NextHop {
+    /// Ethernet destination and source, as [`Flow::macs`].
+    pub macs: [u32; 3],
+    /// The largest packet, bytes.
+    pub mtu: u16,
+}
+
+/// Writes into `flow` by which way it leaves.
+///
+/// # Errors
+///
+/// That cannot be done here.
+#[inline(always)]
+pub fn route(flow: &mut Flow, hop: &NextHop, output: &Output) -> Result<(), Counter> {
+    let tag = flow.key.form();
+    // A tag is neither put on nor taken off, only changed.
+    if (tag ^ output.tag) & TAGGED != 0 {
+        return Err(Counter::Unroutable);
+    }
+    flow.device = output.device;
+    flow.macs = hop.macs;
+    flow.mtu = hop.mtu;
+    flow.vid = (output.tag & 0xfff).to_be();
+    if output.device == flow.key.device {
+        flow.flags |= output.flags & TRANSMIT;
+    }
+    Ok(())
+}
+
+/// The packets that go the other way, as they would arrive on the device that these leave by.
+#[inline(always)]
+#[must_use]
+pub fn reverse(flow: &Flow) -> FlowKey {
+    let (src, dst) = split(flow.ports);
+    let [_, b, c] = flow.macs;
+    let mac = u64::from(b >> 16) | u64::from(c) << 16;
+    let form = flow.key.form() & (TAGGED | UDP_FLOW) | u16::from_be(flow.vid);
+    FlowKey {
+        src: flow.dst,
+        dst: flow.src,
+        ports: ports(dst, src),
+        device: flow.device,
+        link: FlowKey::link(mac, form),
+    }
+}
+
+/// What the packets of a flow are counted under.
+#[inline(always)]
+#[must_use]
+pub fn traffic(flow: &Flow) -> TrafficKey {
+    let reply = flow.flags & REPLY != 0;
+    let (backend, port) =
+        if reply { (flow.key.src, split(flow.key.ports).0) } else { (flow.dst, split(flow.ports).1) };
+    TrafficKey {
+        backend: Addr::from_words(backend),
+        service: flow.service,
+        input: flow.key.device,
+        output: flow.device,
+        port,
+        protocol: flow.key.protocol(),
+        reply: reply.into(),
+    }
+}
