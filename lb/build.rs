@@ -62,13 +62,8 @@ fn var(name: &str) -> Result<String, String> {
 
 /// BTF describes the maps to the loader; it is made of debug information.
 fn flags(arch: &str) -> String {
-    [
-        &format!("--cfg=bpf_target_arch=\"{arch}\""),
-        "-Cdebuginfo=2",
-        "-Clink-arg=--btf",
-        "-Ctarget-cpu=v3",
-    ]
-    .join("\x1f")
+    [&format!("--cfg=bpf_target_arch=\"{arch}\""), "-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3"]
+        .join("\x1f")
 }
 
 fn install(from: &Path, to: &Path) -> Result<(), String> {

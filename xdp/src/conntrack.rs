@@ -8,7 +8,7 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use datapath::{
     abi::{ConntrackLayout, FlowKey, TCP, ports},
-    forward::verdict::Entry,
+    forward::{arrival::v4_words, verdict::Entry},
 };
 
 /// Set by the loader.
@@ -100,13 +100,7 @@ impl Conntrack {
         let options_size = layout!(options);
         // SAFETY: context and buffers are valid for the call and as long as it is told.
         let entry = unsafe {
-            bpf_xdp_ct_lookup(
-                ctx.ctx,
-                (&raw mut tuple).cast(),
-                size,
-                &raw mut options,
-                options_size,
-            )
+            bpf_xdp_ct_lookup(ctx.ctx, (&raw mut tuple).cast(), size, &raw mut options, options_size)
         };
         if entry.is_null() {
             return None;
@@ -124,12 +118,12 @@ impl Conntrack {
 
     /// What is there to judge.
     #[inline(always)]
-    pub(crate) fn read(&self) -> Entry {
+    pub(crate) fn read(&self, v4: bool) -> Entry {
         let tuple = if self.reply { layout!(tuples[0]) } else { layout!(tuples[1]) };
         let words = |at: u32| {
             // The members are aligned to four bytes.
             let word = |i: u32| u64::from(self.at::<u32>(tuple + at + 4 * i));
-            [word(0) | word(1) << 32, word(2) | word(3) << 32]
+            if v4 { v4_words(word(0) as u32) } else { [word(0) | word(1) << 32, word(2) | word(3) << 32] }
         };
         let (src, dst) = (words(layout!(src)), words(layout!(dst)));
         let port = |at: u32| self.at::<u16>(tuple + at).to_ne_bytes();

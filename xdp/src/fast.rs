@@ -18,7 +18,8 @@ use datapath::{
     },
 };
 use tables::{
-    ContextFrame, Fast, Gate, KernelTables, add_traffic, add_verdicts, count, device, input, jiffies, output, seed,
+    ContextFrame, Fast, Gate, KernelTables, add_traffic, add_verdicts, count, device, input, jiffies, output,
+    seed,
 };
 
 use crate::conntrack::Conntrack;
@@ -143,7 +144,7 @@ fn try_look_up(ctx: &XdpContext, flow: &mut Flow, v4: bool, class: u8) -> Result
         return Err(Counter::Unroutable);
     }
     let conntrack = Conntrack::find(ctx, &flow.key, v4).ok_or(Counter::Untranslated)?;
-    let entry = conntrack.read();
+    let entry = conntrack.read(v4);
     let judged = verdict::judge(&flow.key, &entry, &KernelTables);
     if judged.is_ok() {
         conntrack.refresh(&flow.key, flow.checked);
@@ -189,9 +190,8 @@ fn next_hop(
         params.__bindgen_anon_4.ipv6_dst = words(flow.dst);
     }
     // SAFETY: context and parameters are valid for the call and as long as it is told.
-    let found = unsafe {
-        bpf_fib_lookup(ctx.as_ptr(), (&raw mut params).cast(), size_of::<Params>() as i32, 0)
-    };
+    let found =
+        unsafe { bpf_fib_lookup(ctx.as_ptr(), (&raw mut params).cast(), size_of::<Params>() as i32, 0) };
     // BPF_FIB_LKUP_RET_SUCCESS
     if found != 0 {
         return Err(Counter::Unroutable);
@@ -206,7 +206,11 @@ fn next_hop(
 
 /// Sends a packet as its flow says.
 #[inline(always)]
-fn send(frame: &ContextFrame<'_, XdpContext>, arrival: &Arrival, flow: &mut Flow) -> Result<u32, Option<Counter>> {
+fn send(
+    frame: &ContextFrame<'_, XdpContext>,
+    arrival: &Arrival,
+    flow: &mut Flow,
+) -> Result<u32, Option<Counter>> {
     if flow.flags & PASS != 0 {
         return Err(Some(Counter::Untranslated));
     }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use datapath::abi::{
     Choice, Frontend, FrontendKey, Label, MASQUERADE, NODE_PORT, REFUSE, RESTRICTED, SocketKey, SocketPeer,
-    TCP, WITHHOLD,
+    TCP, Traffic, TrafficKey, WITHHOLD,
 };
 use serde::Serialize;
 
@@ -57,6 +57,8 @@ enum What {
     },
     /// Sockets of this node's processes that were translated: what they asked for, and where they are sent
     Sockets,
+    /// Packets and bytes of established flows that XDP forwarded
+    Traffic,
     /// Why packets and socket calls were treated as they were
     Counters,
 }
@@ -74,6 +76,7 @@ impl Get {
             What::Maglev { service } => list(output, &view.maglev(&service)?)?,
             What::Connections { service } => list(output, &view.connections(service.as_deref())?)?,
             What::Sockets => list(output, &view.sockets()?)?,
+            What::Traffic => list(output, &view.traffic()?)?,
             What::Counters => list(output, &view.counters()?)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -204,6 +207,37 @@ impl Row for ConnectionRow {
             masqueraded_as.map_or_else(|| "-".to_owned(), |addr| addr.to_string()),
             state.clone(),
             format!("{timeout_seconds} s"),
+        ]
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct TrafficRow {
+    service: String,
+    protocol: &'static str,
+    backend: SocketAddr,
+    to: &'static str,
+    input: String,
+    output: String,
+    packets: u64,
+    bytes: u64,
+}
+
+impl Row for TrafficRow {
+    const COLUMNS: &'static [&'static str] =
+        &["service", "protocol", "backend", "to", "in", "out", "packets", "bytes"];
+
+    fn cells(&self) -> Vec<String> {
+        let Self { service, protocol, backend, to, input, output, packets, bytes } = self;
+        vec![
+            service.clone(),
+            (*protocol).to_owned(),
+            backend.to_string(),
+            (*to).to_owned(),
+            input.clone(),
+            output.clone(),
+            packets.to_string(),
+            bytes.to_string(),
         ]
     }
 }
@@ -376,6 +410,26 @@ impl View {
             })
             .collect();
         rows.sort_by(|a, b| (&a.service, a.client).cmp(&(&b.service, b.client)));
+        Ok(rows)
+    }
+
+    fn traffic(&self) -> anyhow::Result<Vec<TrafficRow>> {
+        let interface = |index: u32| {
+            nix::net::if_::if_indextoname(index)
+                .map_or_else(|_| format!("#{index}"), |name| name.to_string_lossy().into_owned())
+        };
+        let row = |(key, traffic): (TrafficKey, Traffic)| TrafficRow {
+            service: self.name(key.service),
+            protocol: protocol(key.protocol),
+            backend: SocketAddr::new(key.backend.into(), u16::from_be_bytes(key.port)),
+            to: if key.reply == 0 { "backend" } else { "client" },
+            input: interface(key.input),
+            output: interface(key.output),
+            packets: traffic.packets,
+            bytes: traffic.bytes,
+        };
+        let mut rows: Vec<TrafficRow> = self.maps.forwarding.traffic()?.into_iter().map(row).collect();
+        rows.sort_by(|a, b| (&a.service, a.backend, a.to).cmp(&(&b.service, b.backend, b.to)));
         Ok(rows)
     }
 

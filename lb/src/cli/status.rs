@@ -8,7 +8,7 @@ use super::{
     output::{Format, json, table, yaml},
 };
 use crate::{
-    daemon::{self, Report, Trouble},
+    daemon::{self, InterfaceReport, Report, Trouble},
     driver::{attach, maps::Maps, nft::Nft, pins::PinDir},
     reconcile::chain,
 };
@@ -195,7 +195,8 @@ fn describe(report: &Report, row: &mut impl FnMut(&str, String)) {
         row("kept", format!("{} frontends, {why}", report.kept));
     }
     for interface in &report.interfaces {
-        row("interface", format!("{}: tc {}, xdp {}", interface.name, interface.tc, interface.xdp));
+        let InterfaceReport { name, tc, xdp, fast_path } = interface;
+        row("interface", format!("{name}: tc {tc}, xdp {xdp}, fast path {fast_path}"));
     }
     row("cgroup", report.cgroup.clone());
     let translation = &report.translation;

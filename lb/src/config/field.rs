@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Mistake, document::Tree, duration};
 use crate::{
     convert::{parse_address, parse_network},
-    daemon::NodePortRange,
+    daemon::{FastPathPart, NodePortRange},
 };
 
 /// A field of a document.
@@ -120,6 +120,8 @@ pub(super) enum Kind {
     Dual,
     /// CIDRs and keywords, see [`NodePortRange`].
     NodePorts,
+    /// Where established flows are forwarded in XDP, see [`FastPathPart`].
+    FastPath,
     /// Names of features, each on or off.
     Switches,
     /// klog's levels for single files.
@@ -145,6 +147,7 @@ impl Kind {
             Self::Bind(_) => "ADDRESS",
             Self::Cidrs | Self::Dual => "CIDRS",
             Self::NodePorts => "RANGES",
+            Self::FastPath => "[INTERFACE=]on|off",
             Self::Switches => "NAME=BOOL,...",
             Self::Modules => "PATTERN=LEVEL,...",
             Self::Size => "BYTES",
@@ -172,7 +175,7 @@ impl Kind {
             }
             // kube-proxy's help promises as much.
             Self::Bind(_) if last.is_empty() => Tree::Text("off".to_owned()),
-            Self::Texts | Self::Cidrs | Self::NodePorts => {
+            Self::Texts | Self::Cidrs | Self::NodePorts | Self::FastPath => {
                 Tree::List(items().map(|item| Tree::Text(item.to_owned())).collect())
             }
             Self::Switches => {
@@ -202,7 +205,7 @@ impl Kind {
         }
         let before = mistakes.len();
         let value = match self {
-            Self::Texts | Self::Cidrs | Self::NodePorts => {
+            Self::Texts | Self::Cidrs | Self::NodePorts | Self::FastPath => {
                 let Tree::List(items) = tree else {
                     mistakes.push(at.because(format!("{tree} is not a list")));
                     return None;
@@ -210,6 +213,7 @@ impl Kind {
                 let item = match self {
                     Self::Cidrs => cidr,
                     Self::NodePorts => range,
+                    Self::FastPath => part,
                     _ => text,
                 };
                 let items = items.iter().enumerate().filter_map(|(i, entry)| {
@@ -325,6 +329,15 @@ fn cidr(tree: &Tree) -> Result<Value, String> {
 fn range(tree: &Tree) -> Result<Value, String> {
     let Tree::Text(text) = tree else { return Kind::Text.scalar(tree) };
     text.trim().parse::<NodePortRange>().map(|range| range.to_string().into())
+}
+
+fn part(tree: &Tree) -> Result<Value, String> {
+    match tree {
+        // YAML 1.1, which kube-proxy reads.
+        Tree::Bool(on) => Ok(FastPathPart { interface: None, on: *on }.to_string().into()),
+        Tree::Text(text) => text.trim().parse::<FastPathPart>().map(|part| part.to_string().into()),
+        tree => Kind::Text.scalar(tree),
+    }
 }
 
 fn switches(tree: &Tree, at: &Mistake, mistakes: &mut Vec<Mistake>) -> Value {

@@ -17,7 +17,12 @@ use super::{
     portico,
     settings::{Origin, Schema, Settings, put},
 };
-use crate::daemon::{Conntrack, DetectLocal, NodePortAddresses, NodePortRange, Options, Source, XdpChoice};
+use crate::{
+    daemon::{
+        Conntrack, DetectLocal, FastPath, NodePortAddresses, NodePortRange, Options, Source, XdpChoice,
+    },
+    driver::objects::FlowCache,
+};
 
 pub(super) const VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 pub(super) const KIND: &str = "KubeProxyConfiguration";
@@ -93,6 +98,8 @@ pub(super) fn resolve(set: &Settings, own: &Settings, host: &Host, mistakes: &mu
         node_name: node_name(set, own, host, mistakes),
         interfaces: own.texts("interfaces"),
         xdp: XdpChoice::from_str(&own.text("xdp"), false).unwrap_or_default(),
+        fast_path: FastPath::new(own.texts("fastPath").iter().filter_map(|part| part.parse().ok())),
+        flow_cache: u32::try_from(own.int("flowCache")).map_or_else(|_| FlowCache::default(), FlowCache::of),
         cgroup: path(own, "cgroup"),
         pin_dir: path(own, "pinDir").unwrap_or_else(|| host.pin_dir.clone()),
         node_port_addresses: NodePortAddresses::new(ranges(set)),

@@ -2,10 +2,10 @@
 
 use super::{
     field::{
-        Field,
+        Field, Fixed,
         Fixed::{Null, Text},
         Kind,
-        Preset::Unset,
+        Preset::{Absent, Unset},
         Used::Honoured,
     },
     settings::Schema,
@@ -18,7 +18,7 @@ pub(super) static SCHEMA: Schema = Schema { fields: FIELDS, renamed: &[] };
 
 const fn field(path: &'static str, flag: &'static str, kind: Kind, help: &'static str) -> Field {
     let default = match kind {
-        Kind::Texts | Kind::Cidrs => Null,
+        Kind::Texts | Kind::Cidrs | Kind::FastPath => Null,
         _ => Text(""),
     };
     Field { path, flag: Some(flag), kind, default: Unset(default), used: Honoured(help) }
@@ -37,6 +37,23 @@ static FIELDS: &[Field] = &[
         Kind::Text,
         "Translate the sockets of this cgroup only [default: the root of cgroup v2]",
     ),
+    field(
+        "fastPath",
+        "fast-path",
+        Kind::FastPath,
+        "Whether XDP forwards established flows itself: on, off, INTERFACE=on, INTERFACE=off; may be given more than \
+         once [default: on]",
+    ),
+    Field {
+        path: "flowCache",
+        flag: Some("flow-cache"),
+        kind: Kind::Int(0, 1 << 22),
+        default: Absent(Fixed::Int(-1)),
+        used: Honoured(
+            "How many established flows the fast path remembers on each CPU, 128 bytes each; 0: none [default: by the \
+             number of CPUs]",
+        ),
+    },
     field(
         "interfaces",
         "interface",

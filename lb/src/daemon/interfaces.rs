@@ -8,12 +8,15 @@ use tracing::{info, warn};
 use super::{
     DetectLocal,
     facts::pod_interfaces,
-    report::{InterfaceReport, XdpReport},
+    fast::{self, FastPath},
+    report::{FastReport, InterfaceReport, XdpReport},
 };
 use crate::{
     driver::{
         attach::{self, TcMode, XdpMode},
+        features,
         link::{Interface, Layer, Snapshot},
+        maps::{Forwarding, Links},
         objects::Objects,
         pins::PinDir,
     },
@@ -57,6 +60,9 @@ pub(super) struct Interfaces {
     /// Why an interface is not attached, as last told.
     failures: BTreeMap<String, String>,
     new_qdiscs: Vec<String>,
+    fast: FastPath,
+    /// What the maps say about links; none before it is known.
+    links: Option<Links>,
 }
 
 #[derive(Debug)]
@@ -64,6 +70,7 @@ struct Attached {
     index: u32,
     tc: TcMode,
     xdp: XdpReport,
+    fast: FastReport,
 }
 
 impl Interfaces {
@@ -71,6 +78,7 @@ impl Interfaces {
     pub(super) fn new(
         named: &[String],
         xdp: XdpChoice,
+        fast: FastPath,
         pods: DetectLocal,
         snapshot: &Snapshot,
     ) -> anyhow::Result<Self> {
@@ -86,7 +94,44 @@ impl Interfaces {
             attached: BTreeMap::new(),
             failures: BTreeMap::new(),
             new_qdiscs: Vec::new(),
+            fast,
+            links: None,
         })
+    }
+
+    /// Tells the programs between which links established flows are forwarded: between those that this runs on, and no
+    /// others, whose own programs and filters must not be passed by. Called again now and then, because whether a device
+    /// takes redirected packets can change with the other end of it.
+    pub(super) fn link_up(&mut self, maps: &Forwarding, snapshot: &Snapshot) {
+        let mut found = Vec::new();
+        for (name, attached) in &mut self.attached {
+            let (Some(interface), Some(device)) =
+                (fast::device(snapshot, name), fast::device(snapshot, &attached.xdp.device))
+            else {
+                continue;
+            };
+            if !attached.fast.on {
+                continue;
+            }
+            // Before Linux 6.3 nobody says; what runs XDP in a physical device's driver does this, too.
+            let physical = device.kind.is_none();
+            let takes_redirects =
+                features::takes_redirects(device.index).map_or(false, |takes| takes.unwrap_or(physical));
+            attached.fast.reason = if takes_redirects {
+                String::new()
+            } else {
+                "nothing is forwarded to it, as it takes no redirected packets".to_owned()
+            };
+            found.push(fast::Link { interface, device, takes_redirects });
+        }
+        let links = fast::links(&found);
+        if self.links.as_ref() == Some(&links) {
+            return;
+        }
+        match maps.set(&links) {
+            Ok(()) => self.links = Some(links),
+            Err(error) => warn!(reason = chain(&error), "cannot say between which links to forward"),
+        }
     }
 
     /// Attaches to what is there and not attached yet, and forgets what is gone. With `strict` it fails if there is an
@@ -106,8 +151,8 @@ impl Interfaces {
             }
             match self.attach_one(objects, pins, snapshot, interface) {
                 Ok(attached) => {
-                    let Attached { tc, xdp, .. } = &attached;
-                    info!(interface = interface.name, %tc, %xdp, "attached");
+                    let Attached { tc, xdp, fast, .. } = &attached;
+                    info!(interface = interface.name, %tc, %xdp, fast_path = %fast, "attached");
                     self.failures.remove(&interface.name);
                     self.attached.insert(interface.name.clone(), attached);
                 }
@@ -160,6 +205,7 @@ impl Interfaces {
             name: name.clone(),
             tc: attached.tc.to_string(),
             xdp: attached.xdp.clone(),
+            fast_path: attached.fast.clone(),
         };
         let absent =
             self.named.iter().filter(|name| !self.attached.contains_key(*name)).map(|name| InterfaceReport {
@@ -174,6 +220,7 @@ impl Interfaces {
                         .map_or("there is no such interface", String::as_str)
                         .to_owned(),
                 },
+                fast_path: FastReport::default(),
             });
         self.attached.iter().map(report).chain(absent).collect()
     }
@@ -227,13 +274,27 @@ impl Interfaces {
             }
         };
         let uplink = self.uplinks(snapshot).iter().any(|uplink| uplink.index == interface.index);
+        let mut fast = self.fast_path(objects, &interface.name);
         let xdp = if uplink {
-            self.attach_xdp(objects, pins, base(snapshot, interface), ethernet)?
+            self.attach_xdp(objects, pins, base(snapshot, interface), ethernet, fast.on)?
         } else {
             let reason = "pods are behind it".to_owned();
             XdpReport { device: interface.name.clone(), mode: XdpReport::OFF.to_owned(), reason }
         };
-        Ok(Attached { index: interface.index, tc: mode, xdp })
+        if fast.on && xdp.mode != XdpMode::Native.to_string() {
+            fast = FastReport { on: false, reason: format!("XDP is {}", xdp.mode) };
+        }
+        Ok(Attached { index: interface.index, tc: mode, xdp, fast })
+    }
+
+    /// Whether established flows can and shall be forwarded on an interface.
+    fn fast_path(&self, objects: &Objects, interface: &str) -> FastReport {
+        let off = |reason: String| FastReport { on: false, reason };
+        match objects.fast() {
+            _ if !self.fast.wanted(interface) => off("switched off".to_owned()),
+            Err(error) => off(chain(error)),
+            Ok(()) => FastReport { on: true, reason: String::new() },
+        }
     }
 
     fn attach_xdp(
@@ -242,6 +303,7 @@ impl Interfaces {
         pins: &PinDir,
         device: &Interface,
         ethernet: bool,
+        fast: bool,
     ) -> anyhow::Result<XdpReport> {
         let off = |reason: String| XdpReport {
             device: device.name.clone(),
@@ -260,7 +322,8 @@ impl Interfaces {
         };
         let mut reasons = Vec::new();
         for mode in choices {
-            match attach::xdp(objects, pins, &device.name, device.index, *mode) {
+            let fast = fast && *mode == XdpMode::Native;
+            match attach::xdp(objects, pins, &device.name, device.index, *mode, fast) {
                 Ok(()) => {
                     let reason = reasons.join("; ");
                     return Ok(XdpReport { device: device.name.clone(), mode: mode.to_string(), reason });
@@ -326,6 +389,8 @@ mod tests {
             name: name.to_owned(),
             kind: kind.map(str::to_owned),
             lower,
+            vlan: None,
+            mac: None,
             controller: None,
             up: true,
             mtu: 1500,
@@ -362,7 +427,9 @@ mod tests {
     #[test]
     fn unnamed_interfaces_are_those_with_a_default_route_or_all_that_are_up() {
         let mut snapshot = snapshot();
-        let chosen = Interfaces::new(&[], XdpChoice::Auto, DetectLocal::default(), &snapshot).unwrap();
+        let chosen =
+            Interfaces::new(&[], XdpChoice::Auto, FastPath::default(), DetectLocal::default(), &snapshot)
+                .unwrap();
         assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0", "eth0.5", "eth0.5.6"]);
         snapshot.default_v6.insert(3);
         assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0.5"]);
@@ -371,7 +438,9 @@ mod tests {
     #[test]
     fn interfaces_that_pods_are_told_by_are_wanted_too() {
         let snapshot = snapshot();
-        let of = |named: &[String], pods| Interfaces::new(named, XdpChoice::Auto, pods, &snapshot).unwrap();
+        let of = |named: &[String], pods| {
+            Interfaces::new(named, XdpChoice::Auto, FastPath::default(), pods, &snapshot).unwrap()
+        };
         let prefix = DetectLocal::InterfaceNamePrefix("eth0.5".to_owned());
         let chosen = of(&["eth0".to_owned()], prefix);
         assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0", "eth0.5", "eth0.5.6"]);
@@ -383,8 +452,14 @@ mod tests {
     #[test]
     fn a_name_that_does_not_exist_is_an_error() {
         let named = ["eth7".to_owned()];
-        let error =
-            Interfaces::new(&named, XdpChoice::Auto, DetectLocal::default(), &snapshot()).unwrap_err();
+        let error = Interfaces::new(
+            &named,
+            XdpChoice::Auto,
+            FastPath::default(),
+            DetectLocal::default(),
+            &snapshot(),
+        )
+        .unwrap_err();
         assert_eq!(error.to_string(), "there is no interface eth7");
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod cleanup;
 mod facts;
+mod fast;
 mod interfaces;
 mod namespace;
 mod node_port;
@@ -15,11 +16,12 @@ mod status;
 mod translation;
 
 pub use crate::driver::namespace_cookie as cookie;
+pub use fast::{FastPath, FastPathPart};
 pub use interfaces::{XdpChoice, detach_all};
 pub use namespace::describe;
 pub use node_port::{NodePortAddresses, NodePortRange};
 pub use options::{Conntrack, DetectLocal, Options, Source};
-pub use report::{CounterReport, InterfaceReport, Report, Translations, Trouble, XdpReport};
+pub use report::{CounterReport, FastReport, InterfaceReport, Report, Translations, Trouble, XdpReport};
 pub use settings::{SysctlReport, restore};
 pub use status::query;
 
@@ -161,18 +163,24 @@ impl Daemon {
         // Before what they watch is looked at: what changes in between is seen twice rather than never.
         let link_watch = Some(Links::watch()?);
         let snapshot = links.snapshot().await?;
-        let interfaces =
-            Interfaces::new(&options.interfaces, options.xdp, options.detect_local.clone(), &snapshot)?;
+        let interfaces = Interfaces::new(
+            &options.interfaces,
+            options.xdp,
+            options.fast_path.clone(),
+            options.detect_local.clone(),
+            &snapshot,
+        )?;
         let (cgroup, cgroup_dir) = cgroup::open(options.cgroup.as_deref())?;
 
-        let mut objects = Objects::load(&pins)?;
+        let mut objects = Objects::load_with(&pins, options.flow_cache)?;
         let maps = Maps::open(&pins)?;
         namespace::claim(&maps, &pins)?;
         let nft = Nft::new();
         let nft_watch = Some(nft.watch()?);
         nft.ensure().context("cannot set up the nft table")?;
         let mut settings = Settings::default();
-        settings.apply(&maps, &snapshot, &options.conntrack)?;
+        let fast = options.fast_path.anywhere() && objects.fast().is_ok();
+        settings.apply(&maps, &snapshot, &options.conntrack, fast)?;
         let translation = Watchman::new(&nft);
         let reconciler = Reconciler::adopt(Kernel { maps, nft })?;
         attach::sockets(&mut objects, &pins, &cgroup_dir)
@@ -201,6 +209,7 @@ impl Daemon {
             synced: false,
         };
         daemon.interfaces.attach(&mut daemon.objects, &daemon.pins, &daemon.snapshot, true)?;
+        daemon.interfaces.link_up(&daemon.reconciler.kernel().maps.forwarding, &daemon.snapshot);
         daemon.record_qdiscs()?;
         Ok(daemon)
     }
@@ -423,7 +432,8 @@ impl Daemon {
         self.interfaces.forget_detached(&self.pins);
         self.attach();
         let maps = &self.reconciler.kernel().maps;
-        if let Err(error) = self.settings.apply(maps, &self.snapshot, &self.options.conntrack) {
+        let fast = self.options.fast_path.anywhere() && self.objects.fast().is_ok();
+        if let Err(error) = self.settings.apply(maps, &self.snapshot, &self.options.conntrack, fast) {
             warn!(reason = format!("{error:#}"), "cannot apply the kernel settings");
         }
     }
@@ -434,6 +444,7 @@ impl Daemon {
         if let Err(error) = attach.and_then(|()| self.record_qdiscs()) {
             warn!(reason = format!("{error:#}"), "cannot attach");
         }
+        self.interfaces.link_up(&self.reconciler.kernel().maps.forwarding, &self.snapshot);
     }
 
     fn record_qdiscs(&mut self) -> anyhow::Result<()> {

@@ -140,6 +140,8 @@ mod tests {
                 name: "eth0".to_owned(),
                 kind: None,
                 lower: None,
+                vlan: None,
+                mac: None,
                 controller: None,
                 up: true,
                 mtu: 1500,

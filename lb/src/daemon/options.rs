@@ -8,8 +8,8 @@ use std::{
 use anyhow::Context as _;
 use ipnet::IpNet;
 
-use super::{NodePortAddresses, XdpChoice};
-use crate::{config::Note, source};
+use super::{FastPath, NodePortAddresses, XdpChoice};
+use crate::{config::Note, driver::objects::FlowCache, source};
 
 /// Where objects come from.
 #[derive(Clone, Debug)]
@@ -48,6 +48,10 @@ pub struct Options {
     pub interfaces: Vec<String>,
     /// How XDP is to run.
     pub xdp: XdpChoice,
+    /// Where established flows are forwarded in XDP.
+    pub fast_path: FastPath,
+    /// The cache of established flows.
+    pub flow_cache: FlowCache,
     /// The cgroup whose sockets are translated; none: the root.
     pub cgroup: Option<PathBuf>,
     /// Where state is pinned.

@@ -68,6 +68,25 @@ pub struct InterfaceReport {
     pub tc: String,
     /// XDP.
     pub xdp: XdpReport,
+    /// Whether XDP forwards established flows that arrive here.
+    #[serde(default)]
+    pub fast_path: FastReport,
+}
+
+/// The fast path of an interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FastReport {
+    /// Whether it is on.
+    pub on: bool,
+    /// Why not, or what it does not do; may be empty.
+    pub reason: String,
+}
+
+impl std::fmt::Display for FastReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.on { "on" } else { "off" })?;
+        if self.reason.is_empty() { Ok(()) } else { write!(f, " ({})", self.reason) }
+    }
 }
 
 /// XDP of an interface.

@@ -38,16 +38,19 @@ pub struct SysctlReport {
 
 impl Settings {
     /// Sets what is needed, remembering what was found the first time. What conntrack would better be set to is not
-    /// needed: the size of its table can be changed in the initial network namespace alone.
+    /// needed: the size of its table can be changed in the initial network namespace alone. With `fast`, what established
+    /// flows need that XDP forwards.
     pub(super) fn apply(
         &mut self,
         maps: &Maps,
         snapshot: &Snapshot,
         options: &Conntrack,
+        fast: bool,
     ) -> anyhow::Result<()> {
         let mut reports = Vec::new();
         keep_advertised_routes(maps, snapshot)?;
-        for (name, value, reason) in sysctl::NEEDED {
+        let fast = fast.then_some(sysctl::NEEDED_FAST);
+        for (name, value, reason) in sysctl::NEEDED.into_iter().chain(fast) {
             let now = set(maps, name, value, |found| found == value)
                 .with_context(|| format!("needed because {reason}"))?;
             reports.push(report(name, now, reason.to_owned()));

@@ -19,7 +19,7 @@ use aya::programs::{
 };
 
 use super::{
-    objects::{self, EGRESS_PROGRAM, Objects, SOCKET_PROGRAMS, TC_PROGRAMS, XDP_PROGRAMS},
+    objects::{self, EGRESS_PROGRAM, FAST_PROGRAMS, Objects, SOCKET_PROGRAMS, TC_PROGRAMS, XDP_PROGRAMS},
     pins::{self, PinDir},
     sys,
 };
@@ -158,7 +158,7 @@ pub fn is_on_interfaces(pins: &PinDir) -> Result<bool, Error> {
 }
 
 /// Attaches XDP to an interface in one mode; an attachment in the other mode is removed first, because the kernel
-/// allows only one.
+/// allows only one. With `fast` it forwards established flows besides.
 ///
 /// # Errors
 ///
@@ -169,12 +169,13 @@ pub fn xdp(
     interface: &str,
     index: u32,
     mode: XdpMode,
+    fast: bool,
 ) -> Result<(), Error> {
     for other in XdpMode::ALL.into_iter().filter(|other| *other != mode) {
         remove(&xdp_pin(pins, interface, other))?;
     }
     let pin = xdp_pin(pins, interface, mode);
-    let [plain, frags] = XDP_PROGRAMS;
+    let [plain, frags] = if fast { FAST_PROGRAMS } else { XDP_PROGRAMS };
     let first = attach_xdp(objects, &pin, interface, index, mode, plain);
     match mode {
         // Drivers refuse the plain program for an MTU beyond one buffer.

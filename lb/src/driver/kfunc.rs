@@ -13,7 +13,6 @@ use object::{
 
 /// Why an object could not be changed.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum Error {
     #[error("cannot read the object")]
     Read(#[from] object::Error),
@@ -22,7 +21,7 @@ pub enum Error {
 }
 
 /// Functions and their ids; none for those that this kernel does not have.
-pub type Functions<'a> = [(&'a str, Option<u32>)];
+pub(super) type Functions<'a> = [(&'a str, Option<u32>)];
 
 /// Size of an instruction and of a relocation without addend (`Elf64_Rel`).
 const INSTRUCTION: usize = 8;
@@ -34,7 +33,7 @@ const RELOCATION: usize = 16;
 /// # Errors
 ///
 /// It is no ELF object for eBPF.
-pub fn resolve(bytes: &[u8], functions: &Functions<'_>) -> Result<Vec<u8>, Error> {
+pub(super) fn resolve(bytes: &[u8], functions: &Functions<'_>) -> Result<Vec<u8>, Error> {
     let mut changed = bytes.to_vec();
     let file = File::parse(bytes)?;
     for section in file.sections() {

@@ -12,7 +12,10 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         address::{AddressAttribute, AddressMessage, AddressScope},
-        link::{InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+        link::{
+            InfoData, InfoKind, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
+            LinkMessage,
+        },
         route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
         tc::TcHandle,
     },
@@ -73,6 +76,10 @@ pub struct Interface {
     /// The interface of the same namespace on which this one is stacked (a VLAN's parent); the peer of a veth is
     /// none.
     pub lower: Option<u32>,
+    /// Id of the VLAN that a VLAN device is for.
+    pub vlan: Option<u16>,
+    /// Ethernet address.
+    pub mac: Option<[u8; 6]>,
     /// The bond, bridge or VRF that it belongs to.
     pub controller: Option<u32>,
     /// Administratively up.
@@ -245,6 +252,8 @@ fn interface(message: LinkMessage) -> Interface {
         name: String::new(),
         kind: None,
         lower: None,
+        vlan: None,
+        mac: None,
         controller: None,
         up: message.header.flags.contains(LinkFlags::Up),
         mtu: 0,
@@ -262,13 +271,23 @@ fn interface(message: LinkMessage) -> Interface {
             LinkAttribute::IfName(name) => interface.name = name,
             LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
             LinkAttribute::Link(index) if index != 0 => interface.lower = Some(index),
+            LinkAttribute::Address(address) => interface.mac = address.try_into().ok(),
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::Controller(index) => interface.controller = Some(index),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
-                    if let LinkInfo::Kind(kind) = info {
-                        elsewhere |= PAIRS.contains(&kind);
-                        interface.kind = Some(kind.to_string());
+                    match info {
+                        LinkInfo::Kind(kind) => {
+                            elsewhere |= PAIRS.contains(&kind);
+                            interface.kind = Some(kind.to_string());
+                        }
+                        LinkInfo::Data(InfoData::Vlan(data)) => {
+                            interface.vlan = data.iter().find_map(|info| match info {
+                                InfoVlan::Id(id) => Some(*id),
+                                _ => None,
+                            });
+                        }
+                        _ => {}
                     }
                 }
             }

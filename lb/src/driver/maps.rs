@@ -1,7 +1,11 @@
 //! The pinned maps, typed.
 
+mod forwarding;
 mod lookup;
 
+use forwarding::Flows;
+
+pub use forwarding::{Forwarding, Links};
 pub use lookup::{Chunks, Lookup};
 
 use std::{
@@ -252,11 +256,13 @@ impl MaglevTables {
 #[derive(Debug)]
 pub struct Counters {
     map: Map,
+    flows: Flows,
 }
 
 impl Counters {
     fn open(pins: &PinDir) -> Result<Self, Error> {
-        Ok(Self { map: Map::PerCpuArray(open(pins.maps().join(map::COUNTERS), map::COUNTERS)?.0) })
+        let (map, _) = open(pins.maps().join(map::COUNTERS), map::COUNTERS)?;
+        Ok(Self { map: Map::PerCpuArray(map), flows: Flows::open(pins)? })
     }
 
     /// Sums over all CPUs, of every counter that each hook has.
@@ -267,11 +273,14 @@ impl Counters {
     pub fn load(&self) -> Result<Vec<(Hook, Counter, u64)>, Error> {
         let read = |source| Error::Read { name: map::COUNTERS, source };
         let map: PerCpuArray<&MapData, u64> = PerCpuArray::try_from(&self.map).map_err(read)?;
+        let forwarded: u64 = self.flows.unsettled()?.iter().map(|flow| u64::from(flow.packets)).sum();
         let all = Hook::ALL.iter().flat_map(|hook| Counter::ALL.iter().map(move |counter| (*hook, *counter)));
         all.filter(|(hook, counter)| counter.is_of(*hook))
             .map(|(hook, counter)| {
                 let values = map.get(&counter.index(hook), 0).map_err(read)?;
-                Ok((hook, counter, values.iter().sum()))
+                let counted: u64 = values.iter().sum();
+                let besides = if counter == Counter::Established { forwarded } else { 0 };
+                Ok((hook, counter, counted + besides))
             })
             .collect()
     }
@@ -318,6 +327,7 @@ pub struct Maps {
     /// Shared with the thread that deals with stale sockets.
     pub sockets: Arc<Hash<SocketKey, SocketPeer>>,
     pub counters: Counters,
+    pub forwarding: Forwarding,
     /// What the host looked like before us: setting to value. It has no part in the layout's version, so that whichever
     /// version cleans up knows it.
     pub saved: Hash<Text, Text>,
@@ -343,6 +353,7 @@ impl Maps {
             services: Hash::open_or_create(pin(map::SERVICES), map::SERVICES, MAX_SERVICES)?,
             sockets: Arc::new(Hash::open_lru(pin(map::SOCKETS), map::SOCKETS)?),
             counters: Counters::open(pins)?,
+            forwarding: Forwarding::open(pins)?,
             saved: Hash::open_or_create(pins.saved(), "SAVED", 16_384)?,
         })
     }

@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod conntrack;
 pub mod diag;
 pub mod fast;
+pub mod features;
 mod host;
 mod kfunc;
 pub mod link;

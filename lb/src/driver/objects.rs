@@ -1,17 +1,23 @@
 //! Loading the eBPF programs onto the pinned maps.
 
-use std::{fs, io::{self, Read as _}};
+use std::{
+    fs,
+    io::{self, Read as _},
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
     programs::{CgroupSkb, CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp},
 };
-use datapath::abi::{ConntrackLayout, map};
+use datapath::{
+    abi::{ConntrackLayout, map},
+    forward::cache::WAYS,
+};
 
 use super::{fast, host, kfunc, pins::PinDir};
 
 /// Maps that programs share, each pinned under its name.
-const SHARED: [&str; 10] = [
+const SHARED: [&str; 14] = [
     map::FRONTENDS,
     map::BACKENDS,
     map::MAGLEV,
@@ -22,6 +28,10 @@ const SHARED: [&str; 10] = [
     map::AFFINITY,
     map::SOCKETS,
     map::COUNTERS,
+    map::TRAFFIC,
+    map::INPUTS,
+    map::OUTPUTS,
+    map::DEVICES,
 ];
 
 /// Names of the cgroup programs, all of one type.
@@ -60,6 +70,10 @@ pub enum Error {
     Fast(#[source] fast::Error),
     #[error("cannot count the CPUs")]
     Cpus(#[source] io::Error),
+    #[error("cannot pin map {map}")]
+    Pin { map: &'static str, source: aya::pin::PinError },
+    #[error("cannot remove the pin of map {map}")]
+    Unpin { map: &'static str, source: io::Error },
     #[error("cannot draw a random seed")]
     Random(#[source] io::Error),
     #[error("the kernel does not accept program {program}")]
@@ -79,14 +93,26 @@ pub struct Objects {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowCache {
     /// Flows that fit, on each CPU; a power of two. Zero: no cache.
-    pub flows: u32,
+    flows: u32,
 }
 
 impl FlowCache {
-    /// 8 MiB a CPU.
-    pub const DEFAULT: Self = Self { flows: 65_536 };
-    /// None.
-    pub const OFF: Self = Self { flows: 0 };
+    /// Flows of all CPUs together by default, 32 MiB.
+    const ALL: u32 = 262_144;
+
+    /// Room for at least so many flows on each CPU.
+    #[must_use]
+    pub fn of(flows: u32) -> Self {
+        Self { flows: if flows == 0 { 0 } else { flows.next_power_of_two().max(WAYS) } }
+    }
+}
+
+impl Default for FlowCache {
+    /// A share for each CPU, neither too little to be of use nor more than its own caches help with.
+    fn default() -> Self {
+        let cpus = aya::util::nr_cpus().map_or(1, |cpus| cpus as u32).max(1);
+        Self::of((Self::ALL / cpus).clamp(16_384, 131_072))
+    }
 }
 
 impl Objects {
@@ -97,7 +123,7 @@ impl Objects {
     ///
     /// The kernel refuses a map or a program; the source has the verifier's log.
     pub fn load(pins: &PinDir) -> Result<Self, Error> {
-        Self::load_with(pins, FlowCache::DEFAULT)
+        Self::load_with(pins, FlowCache::default())
     }
 
     /// As [`Objects::load`], with another size of the cache.
@@ -207,6 +233,17 @@ fn load_xdp(pins: &PinDir, cache: FlowCache) -> Result<(Ebpf, Option<Error>), Er
         loader.override_global("FLOWS_SEED", &seed, true);
         loader.map_max_entries(map::FLOWS, cpus * (flows + 1));
     })?;
+    // It is no truth to be kept, and may have another size than the last one.
+    let pin = pins.maps().join(map::FLOWS);
+    match fs::remove_file(&pin) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::Unpin { map: map::FLOWS, source });
+        }
+        _ => {}
+    }
+    if let Some(flows) = ebpf.map(map::FLOWS) {
+        flows.pin(&pin).map_err(|source| Error::Pin { map: map::FLOWS, source })?;
+    }
     Ok((ebpf, support.err().map(Error::Fast)))
 }
 

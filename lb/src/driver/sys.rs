@@ -11,7 +11,7 @@ use std::{
 };
 
 use aya::Pod;
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info};
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
     // SAFETY: `attr` is a whole `union bpf_attr`; pointers in it are valid for the call by its callers below.
@@ -63,6 +63,26 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     Ok((interface, info.prog_id))
 }
 
+/// Writes one element of a map.
+pub(super) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
+    attr.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = std::ptr::from_ref(value) as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Deletes one element of a map, whether or not it is there.
+pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
+    attr.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
+    match bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome.map(drop),
+    }
+}
+
 /// Writes many elements of an array or hash map with one call.
 pub(super) fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
     debug_assert_eq!(keys.len(), values.len());
@@ -97,4 +117,55 @@ pub(super) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Resul
         }
     }
     Ok(())
+}
+
+/// The values of a mapable array.
+pub(super) struct Values<V> {
+    start: *mut libc::c_void,
+    bytes: usize,
+    count: usize,
+    value: std::marker::PhantomData<V>,
+}
+
+/// Maps the values of an array into this process, for reading.
+pub(super) fn map_values<V: Pod>(map: BorrowedFd<'_>) -> io::Result<Values<V>> {
+    // SAFETY: a structure of plain integers.
+    let mut info: bpf_map_info = unsafe { mem::zeroed() };
+    let mut attr = zeroed();
+    attr.info.bpf_fd = map.as_raw_fd() as u32;
+    attr.info.info_len = size_of::<bpf_map_info>() as u32;
+    attr.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    if info.value_size as usize != size_of::<V>() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let count = info.max_entries as usize;
+    let bytes = (count * size_of::<V>()).next_multiple_of(4_096);
+    // SAFETY: a new mapping, which nothing else refers to.
+    let start = unsafe {
+        libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ, libc::MAP_SHARED, map.as_raw_fd(), 0)
+    };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Values { start, bytes, count, value: std::marker::PhantomData })
+}
+
+impl<V: Pod> Values<V> {
+    pub(super) fn filter(&self, keep: impl Fn(&V) -> bool) -> Vec<V> {
+        let values = self.start.cast::<V>();
+        // SAFETY: `count` values lie in the mapping, and each bit pattern is one; what programs change meanwhile is read
+        // as it was or as it becomes.
+        (0..self.count)
+            .map(|i| unsafe { values.add(i).read_volatile() })
+            .filter(|value| keep(value))
+            .collect()
+    }
+}
+
+impl<V> Drop for Values<V> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this one's own.
+        unsafe { libc::munmap(self.start, self.bytes) };
+    }
 }

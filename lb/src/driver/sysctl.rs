@@ -13,6 +13,13 @@ pub const NEEDED: [(&str, &str, &str); 3] = [
     ),
 ];
 
+/// What the fast path needs besides.
+pub const NEEDED_FAST: (&str, &str, &str) = (
+    "net/netfilter/nf_conntrack_tcp_ignore_invalid_rst",
+    "1",
+    "a reset ends its connection although conntrack did not see what XDP forwarded before",
+);
+
 /// Why a setting could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {op} sysctl {name}")]

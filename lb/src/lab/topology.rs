@@ -205,8 +205,10 @@ pub(super) fn join(gateway: &Netns, near: &str, far: &Netns) -> Result<(), LabEr
         "link add name {near} type veth peer name {OUTER} netns {}\nlink set {near} up\n",
         far.name()
     ))?;
-    link::behave_like_a_nic(far, OUTER)?;
-    far.ip(&format!("link set {OUTER} up\n"))
+    far.ip(&format!("link set {OUTER} up\n"))?;
+    // Only of an interface that is up does GRO make the other end one that redirected frames can be sent to
+    // (`veth_set_features`).
+    link::behave_like_a_nic(far, OUTER)
 }
 
 /// A host answers a peer with few ICMP errors a second; who sends many refused packets here wants to see each refused.

@@ -56,8 +56,9 @@ fn xdp_outlives_its_process_and_is_replaced_in_place() {
     let (netns, pins) = (with_interface(), Pins::new());
     let index = index(&netns);
     let attach = |mode| {
-        netns
-            .run(|| attach::xdp(&mut Objects::load(&pins.0).unwrap(), &pins.0, "eth0", index, mode).unwrap());
+        netns.run(|| {
+            attach::xdp(&mut Objects::load(&pins.0).unwrap(), &pins.0, "eth0", index, mode, false).unwrap()
+        });
         xdp(&netns)
     };
     let first = attach(XdpMode::Native);
@@ -84,7 +85,7 @@ fn xdp_is_attached_anew_to_an_interface_that_came_back() {
     let attach = |index| {
         netns.run(|| {
             let objects = &mut Objects::load(&pins.0).unwrap();
-            attach::xdp(objects, &pins.0, "eth0", index, XdpMode::Native).unwrap();
+            attach::xdp(objects, &pins.0, "eth0", index, XdpMode::Native, false).unwrap();
             attach::tc(objects, &pins.0, "eth0", index, true, TcMode::Tcx).unwrap();
         });
     };

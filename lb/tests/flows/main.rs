@@ -10,6 +10,7 @@ mod adoption;
 mod endpoints;
 mod errors;
 mod explain;
+mod fast;
 mod flush;
 mod fragments;
 mod health;

@@ -108,7 +108,12 @@ fn frontend<T: Tables>(packet: &Packet, tables: &T) -> Result<Frontend, Counter>
 
 /// What is served at an address and port, `NodePorts` among it.
 #[inline(always)]
-pub(crate) fn frontend_at<T: Tables>(addr: Addr, port: [u8; 2], protocol: u8, tables: &T) -> Option<Frontend> {
+pub(crate) fn frontend_at<T: Tables>(
+    addr: Addr,
+    port: [u8; 2],
+    protocol: u8,
+    tables: &T,
+) -> Option<Frontend> {
     tables.frontend(&FrontendKey::new(addr, port, protocol)).or_else(|| {
         let on_node = tables.address(&addr) & NODE_PORT != 0;
         on_node.then(|| tables.frontend(&FrontendKey::new(addr.any(), port, protocol))).flatten()

@@ -19,7 +19,8 @@ const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 static FLOWS: Array<Flow, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 #[btf_map]
-static TRAFFIC: PerCpuHashMap<TrafficKey, Traffic, { MAX_TRAFFIC as usize }, ON_DEMAND> = PerCpuHashMap::new();
+static TRAFFIC: PerCpuHashMap<TrafficKey, Traffic, { MAX_TRAFFIC as usize }, ON_DEMAND> =
+    PerCpuHashMap::new();
 
 #[btf_map]
 static INPUTS: HashMap<InputKey, Input, { MAX_LINKS as usize }, ON_DEMAND> = HashMap::new();

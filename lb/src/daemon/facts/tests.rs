@@ -32,6 +32,8 @@ fn pods_are_told_by_a_bridge_or_by_how_names_begin() {
         name: name.to_owned(),
         kind: None,
         lower: None,
+        vlan: None,
+        mac: None,
         controller: None,
         up: true,
         mtu: 1500,

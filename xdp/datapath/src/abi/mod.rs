@@ -20,8 +20,8 @@ pub use addr::Addr;
 pub use backend::Backend;
 pub use counter::{COUNTERS, Counter, Hook};
 pub use flow::{
-    ConntrackLayout, Flow, FlowKey, Input, InputKey, Output, PASS, REPLY, TAGGED, TRANSMIT, Traffic, TrafficKey, UDP_FLOW,
-    Words, mac, ports, split,
+    ConntrackLayout, Flow, FlowKey, Input, InputKey, Output, PASS, REPLY, TAGGED, TRANSMIT, Traffic,
+    TrafficKey, UDP_FLOW, Words, mac, ports, split,
 };
 pub use frontend::{CLASSES, Choice, Frontend, FrontendKey, MASQUERADE, REFUSE, RESTRICTED, WITHHOLD};
 pub use hint::Hint;
@@ -35,7 +35,7 @@ pub use socket::{CHECK, SocketKey, SocketPeer};
 
 /// Version of everything in this module. It is part of the pin path, so that a daemon never reads maps whose layout
 /// it does not know; raise it with every change of a key or value.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// IANA protocol number of TCP.
 pub const TCP: u8 = 6;

@@ -78,9 +78,10 @@ fn network<F: Frame + ?Sized>(
     }
 }
 
-/// Of an IPv4 address in [`Addr`]'s form.
+/// An IPv4 address, a native word of its bytes, in the form of [`Addr::words`].
 #[inline(always)]
-const fn v4_words(addr: u32) -> [u64; 2] {
+#[must_use]
+pub const fn v4_words(addr: u32) -> [u64; 2] {
     let [_, prefix] = Addr::ANY_V4.words();
     [0, prefix | (addr as u64) << 32]
 }
@@ -95,7 +96,12 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize, mut key: FlowKey) -> Result
     key.src = v4_words(header.word::<12>());
     key.dst = v4_words(header.word::<16>());
     let total = u32::from(u16::from_be(header.half::<2>()));
-    transport(frame, header[9], Network { offset, header: IPV4_HEADER, total, class: header[1], v4: true }, key)
+    transport(
+        frame,
+        header[9],
+        Network { offset, header: IPV4_HEADER, total, class: header[1], v4: true },
+        key,
+    )
 }
 
 #[inline(always)]

@@ -42,7 +42,8 @@ pub fn hash(key: &FlowKey, seed: u64) -> u32 {
         mixed ^ (mixed >> 32)
     };
     let ports = u64::from(key.ports) << 16 | key.link >> 48;
-    let hash = step(step(seed, key.src[1] ^ key.src[0].rotate_left(23)), key.dst[1] ^ key.dst[0].rotate_left(41));
+    let hash =
+        step(step(seed, key.src[1] ^ key.src[0].rotate_left(23)), key.dst[1] ^ key.dst[0].rotate_left(41));
     (step(hash, ports) >> 29) as u32
 }
 

@@ -3,8 +3,8 @@
 use super::wire::fold;
 use crate::{
     abi::{
-        Addr, Counter, Flow, FlowKey, InputKey, Output, REPLY, TAGGED, TCP, TRANSMIT, TrafficKey, UDP_FLOW, Words,
-        ports, split,
+        Addr, Counter, Flow, FlowKey, InputKey, Output, REPLY, TAGGED, TCP, TRANSMIT, TrafficKey, UDP_FLOW,
+        Words, ports, split,
     },
     decide,
     tables::Tables,

@@ -1,0 +1,165 @@
+//! The maps of established flows: between which links they are forwarded, and how much was.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+};
+
+use aya::maps::{MapData, PerCpuHashMap, xdp::DevMapHash};
+use datapath::{
+    abi::{Flow, Input, InputKey, Output, Traffic, TrafficKey, map},
+    forward::verdict,
+};
+
+use super::{Error, Hash, Map, open};
+use crate::driver::{pins::PinDir, sys};
+
+/// Between which links established flows are forwarded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// Where they may arrive.
+    pub inputs: BTreeMap<InputKey, Input>,
+    /// Where they may leave, by the index of the interface that routes.
+    pub outputs: BTreeMap<u32, Output>,
+}
+
+/// The maps.
+#[derive(Debug)]
+pub struct Forwarding {
+    inputs: Hash<InputKey, Input>,
+    outputs: Hash<u32, Output>,
+    devices: Map,
+    devices_fd: OwnedFd,
+    traffic: Map,
+    traffic_fd: OwnedFd,
+    flows: Flows,
+}
+
+impl Forwarding {
+    /// Opens what the programs' loader pinned.
+    ///
+    /// # Errors
+    ///
+    /// One is missing, or of another kind.
+    pub(super) fn open(pins: &PinDir) -> Result<Self, Error> {
+        let pin = |name: &str| pins.maps().join(name);
+        let (devices, devices_fd) = open(pin(map::DEVICES), map::DEVICES)?;
+        let (traffic, traffic_fd) = open(pin(map::TRAFFIC), map::TRAFFIC)?;
+        Ok(Self {
+            inputs: Hash::open(pin(map::INPUTS), map::INPUTS)?,
+            outputs: Hash::open(pin(map::OUTPUTS), map::OUTPUTS)?,
+            devices: Map::DevMapHash(devices),
+            devices_fd,
+            traffic: Map::PerCpuHashMap(traffic),
+            traffic_fd,
+            flows: Flows::open(pins)?,
+        })
+    }
+
+    /// Makes the maps say this and nothing else. What is no more goes first, so that no packet is sent where it should not.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, as for a device that is gone.
+    pub fn set(&self, links: &Links) -> Result<(), Error> {
+        let found = self.inputs.load()?;
+        let gone: Vec<_> =
+            found.iter().map(|(key, _)| *key).filter(|key| !links.inputs.contains_key(key)).collect();
+        self.inputs.delete(&gone)?;
+        let found = self.outputs.load()?;
+        let gone: Vec<u32> =
+            found.iter().map(|(key, _)| *key).filter(|key| !links.outputs.contains_key(key)).collect();
+        self.outputs.delete(&gone)?;
+
+        let write = |source| Error::Write { name: map::DEVICES, count: 1, source };
+        let read = |source| Error::Read { name: map::DEVICES, source };
+        let devices: DevMapHash<&MapData> = DevMapHash::try_from(&self.devices).map_err(read)?;
+        let is_used = |device: u32| links.outputs.values().any(|output| output.device == device);
+        let found = devices.keys().collect::<Result<Vec<u32>, _>>().map_err(read)?;
+        for device in found.iter().filter(|device| !is_used(**device)) {
+            sys::delete(self.devices_fd.as_fd(), device).map_err(write)?;
+        }
+        for Output { device, .. } in links.outputs.values() {
+            // `struct bpf_devmap_val`: the index, and a program to run there, or none.
+            let value = [device.cast_signed(), -1];
+            sys::update(self.devices_fd.as_fd(), device, &value).map_err(write)?;
+        }
+        self.outputs.put(&links.outputs.iter().map(|(key, output)| (*key, *output)).collect::<Vec<_>>())?;
+        self.inputs.put(&links.inputs.iter().map(|(key, input)| (*key, *input)).collect::<Vec<_>>())
+    }
+
+    /// What was forwarded, by flow's service, backend, direction and devices.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn traffic(&self) -> Result<BTreeMap<TrafficKey, Traffic>, Error> {
+        let read = |source| Error::Read { name: map::TRAFFIC, source };
+        let map: PerCpuHashMap<&MapData, TrafficKey, Traffic> =
+            PerCpuHashMap::try_from(&self.traffic).map_err(read)?;
+        let mut sums: BTreeMap<TrafficKey, Traffic> = BTreeMap::new();
+        let mut add = |key, packets, bytes| {
+            let sum = sums.entry(key).or_default();
+            sum.packets += packets;
+            sum.bytes += bytes;
+        };
+        for entry in map.iter() {
+            let (key, values) = entry.map_err(read)?;
+            for value in values.iter() {
+                add(key, value.packets, value.bytes);
+            }
+        }
+        for flow in self.flows.unsettled()? {
+            add(verdict::traffic(&flow), flow.packets.into(), flow.bytes.into());
+        }
+        Ok(sums)
+    }
+
+    /// Forgets what was counted for service ports that are not there any more.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn sweep(&self, is_there: impl Fn(u32) -> bool) -> Result<(), Error> {
+        let read = |source| Error::Read { name: map::TRAFFIC, source };
+        let map: PerCpuHashMap<&MapData, TrafficKey, Traffic> =
+            PerCpuHashMap::try_from(&self.traffic).map_err(read)?;
+        let keys = map.keys().collect::<Result<Vec<_>, _>>().map_err(read)?;
+        for key in keys.iter().filter(|key| !is_there(key.service)) {
+            sys::delete(self.traffic_fd.as_fd(), key).map_err(|source| Error::Write {
+                name: map::TRAFFIC,
+                count: 1,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The cache of established flows, for reading.
+#[derive(Debug)]
+pub(super) struct Flows {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Flows {
+    pub(super) fn open(pins: &PinDir) -> Result<Self, Error> {
+        let path = pins.maps().join(map::FLOWS);
+        match sys::open_pin(&path) {
+            Ok(fd) => Ok(Self { fd, path }),
+            Err(source) => Err(Error::Open { name: map::FLOWS, path, source: source.into() }),
+        }
+    }
+
+    /// Flows that carry what is in no other map: an entry is counted when it is looked up anew, or makes room.
+    pub(super) fn unsettled(&self) -> Result<Vec<Flow>, Error> {
+        let values = sys::map_values::<Flow>(self.fd.as_fd()).map_err(|source| Error::Open {
+            name: map::FLOWS,
+            path: self.path.clone(),
+            source: source.into(),
+        })?;
+        Ok(values.filter(|flow| flow.packets != 0))
+    }
+}
