@@ -4,12 +4,15 @@ use core::mem;
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{bpf_fib_lookup as Params, xdp_action::XDP_TX},
+    bindings::{
+        bpf_fib_lookup as Params,
+        xdp_action::{XDP_DROP, XDP_TX},
+    },
     helpers::generated::bpf_fib_lookup,
     programs::XdpContext,
 };
 use datapath::{
-    abi::{Counter, Flow, Hook, PASS, TRANSMIT, split},
+    abi::{Counter, Flow, Hook, PARTIAL, PASS, REPLY, TRANSMIT, split},
     forward::{
         arrival::{Arrival, arrival},
         cache::{self, Slots as _},
@@ -79,15 +82,34 @@ fn try_forward(ctx: &XdpContext, index: u32) -> Result<u32, Option<Counter>> {
     settle(flow);
     // SAFETY: this CPU's own.
     let flow = unsafe { &mut *flow };
+    let (was, checked) = (flow.flags, flow.checked);
     flow.key = arrival.key;
     flow.checked = now;
-    look_up(ctx, flow, arrival.v4, arrival.class).map_err(Some)?;
+    if let Err(counter) = look_up(ctx, flow, arrival.v4, arrival.class) {
+        let answers = known.is_some() && was & (REPLY | PASS) == REPLY;
+        if counter == Counter::Untracked && answers && now.wrapping_sub(checked) < ORPHANED * flows.trust() {
+            // The kernel would take it for a flow of its own, in the way of the one that the client will restore.
+            flow.flags = was;
+            flow.checked = checked;
+            count(Hook::Xdp, Counter::Orphan);
+            return Ok(XDP_DROP);
+        }
+        return Err(Some(counter));
+    }
+    // Senders do it with all packets of a flow or with none. It is asked here only, where conntrack has the flow: one that
+    // it has forgotten must not reach the kernel by chance.
+    if rewrite::is_partial(&frame, &arrival, flow) {
+        flow.flags = PASS | PARTIAL;
+    }
     let action = send(&frame, &arrival, flow);
     if !kept {
         settle(flow);
     }
     action
 }
+
+/// For so many times as long as a verdict is trusted, the answers of a flow wait for the client to restore it.
+const ORPHANED: u32 = 10;
 
 /// Forgets a flow and the packets of the other direction: from now on conntrack has to see what happens.
 #[inline(never)]
@@ -131,7 +153,7 @@ fn look_up(ctx: &XdpContext, flow: &mut Flow, v4: bool, class: u8) -> Result<(),
     match found {
         Ok(()) => {}
         // Nothing of ours: for a second nobody has to ask again.
-        Err(Counter::Untranslated) => flow.flags = PASS,
+        Err(Counter::Untracked | Counter::Untranslated) => flow.flags = PASS,
         Err(_) => forget(flow),
     }
     found
@@ -143,7 +165,7 @@ fn try_look_up(ctx: &XdpContext, flow: &mut Flow, v4: bool, class: u8) -> Result
     if interface.mac != flow.key.mac() {
         return Err(Counter::Unroutable);
     }
-    let conntrack = Conntrack::find(ctx, &flow.key, v4).ok_or(Counter::Untranslated)?;
+    let conntrack = Conntrack::find(ctx, &flow.key, v4).ok_or(Counter::Untracked)?;
     let entry = conntrack.read(v4);
     let judged = verdict::judge(&flow.key, &entry, &KernelTables);
     if judged.is_ok() {
@@ -212,9 +234,11 @@ fn send(
     flow: &mut Flow,
 ) -> Result<u32, Option<Counter>> {
     if flow.flags & PASS != 0 {
-        return Err(Some(Counter::Untranslated));
+        return Err(Some(if flow.flags & PARTIAL != 0 { Counter::Partial } else { Counter::Untranslated }));
     }
-    rewrite::check(frame, arrival, flow).map_err(Some)?;
+    if arrival.length > u32::from(flow.mtu) {
+        return Err(Some(Counter::Oversize));
+    }
     // Before the packet is changed: the device may be gone.
     let action = if flow.flags & TRANSMIT != 0 {
         XDP_TX

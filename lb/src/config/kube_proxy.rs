@@ -17,11 +17,8 @@ use super::{
     portico,
     settings::{Origin, Schema, Settings, put},
 };
-use crate::{
-    daemon::{
-        Conntrack, DetectLocal, FastPath, NodePortAddresses, NodePortRange, Options, Source, XdpChoice,
-    },
-    driver::objects::FlowCache,
+use crate::daemon::{
+    Conntrack, DetectLocal, FastPath, NodePortAddresses, NodePortRange, Options, Source, XdpChoice,
 };
 
 pub(super) const VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
@@ -99,7 +96,7 @@ pub(super) fn resolve(set: &Settings, own: &Settings, host: &Host, mistakes: &mu
         interfaces: own.texts("interfaces"),
         xdp: XdpChoice::from_str(&own.text("xdp"), false).unwrap_or_default(),
         fast_path: FastPath::new(own.texts("fastPath").iter().filter_map(|part| part.parse().ok())),
-        flow_cache: u32::try_from(own.int("flowCache")).map_or_else(|_| FlowCache::default(), FlowCache::of),
+        flow_cache: u32::try_from(own.int("flowCache")).ok(),
         cgroup: path(own, "cgroup"),
         pin_dir: path(own, "pinDir").unwrap_or_else(|| host.pin_dir.clone()),
         node_port_addresses: NodePortAddresses::new(ranges(set)),

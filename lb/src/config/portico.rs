@@ -47,7 +47,7 @@ static FIELDS: &[Field] = &[
     Field {
         path: "flowCache",
         flag: Some("flow-cache"),
-        kind: Kind::Int(0, 1 << 22),
+        kind: Kind::Int(-1, 1 << 22),
         default: Absent(Fixed::Int(-1)),
         used: Honoured(
             "How many established flows the fast path remembers on each CPU, 128 bytes each; 0: none [default: by the \

@@ -123,7 +123,8 @@ pub(super) fn links(links: &[Link<'_>]) -> Links {
         let transmits = device.kind.as_deref() != Some("veth");
         if *takes_redirects {
             let flags = if transmits { TRANSMIT } else { 0 };
-            wanted.outputs.insert(interface.index, Output { device: device.index, tag, flags });
+            let mtu = interface.route_mtu.unwrap_or_default().min(u16::MAX.into());
+            wanted.outputs.insert(interface.index, Output { device: device.index, tag, flags, mtu });
         }
     }
     wanted
@@ -148,6 +149,7 @@ mod tests {
             vlan: None,
             mac: Some([2, 0, 0, 0, 0, index as u8]),
             controller: None,
+            route_mtu: None,
             up: true,
             mtu: 1500,
             layer: Layer::Ethernet,

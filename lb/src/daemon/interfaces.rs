@@ -392,6 +392,7 @@ mod tests {
             vlan: None,
             mac: None,
             controller: None,
+            route_mtu: None,
             up: true,
             mtu: 1500,
             layer: Layer::Ethernet,

@@ -48,7 +48,7 @@ use crate::{
         link::{self, Links, Snapshot},
         maps::Maps,
         nft::{self, Nft},
-        objects::Objects,
+        objects::{FlowCache, Objects},
         pins::{Lock, PinDir},
     },
     model::Service,
@@ -172,7 +172,8 @@ impl Daemon {
         )?;
         let (cgroup, cgroup_dir) = cgroup::open(options.cgroup.as_deref())?;
 
-        let mut objects = Objects::load_with(&pins, options.flow_cache)?;
+        let mut objects =
+            Objects::load_with(&pins, options.flow_cache.map_or_else(FlowCache::default, FlowCache::of))?;
         let maps = Maps::open(&pins)?;
         namespace::claim(&maps, &pins)?;
         let nft = Nft::new();

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use ipnet::IpNet;
 
 use super::{FastPath, NodePortAddresses, XdpChoice};
-use crate::{config::Note, driver::objects::FlowCache, source};
+use crate::{config::Note, source};
 
 /// Where objects come from.
 #[derive(Clone, Debug)]
@@ -50,8 +50,8 @@ pub struct Options {
     pub xdp: XdpChoice,
     /// Where established flows are forwarded in XDP.
     pub fast_path: FastPath,
-    /// The cache of established flows.
-    pub flow_cache: FlowCache,
+    /// How many established flows are remembered on each CPU; none: by the number of CPUs.
+    pub flow_cache: Option<u32>,
     /// The cgroup whose sockets are translated; none: the root.
     pub cgroup: Option<PathBuf>,
     /// Where state is pinned.

@@ -61,6 +61,7 @@ pub struct Report {
 
 /// An interface that packets arrive on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct InterfaceReport {
     /// Name.
     pub name: String,

@@ -16,7 +16,7 @@ use rtnetlink::{
             InfoData, InfoKind, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
             LinkMessage,
         },
-        route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
+        route::{RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteType},
         tc::TcHandle,
     },
 };
@@ -84,6 +84,8 @@ pub struct Interface {
     pub controller: Option<u32>,
     /// Administratively up.
     pub up: bool,
+    /// The least `mtu` of a route by this interface, bytes.
+    pub route_mtu: Option<u32>,
     /// Maximum transmission unit in bytes, without the link-layer header.
     pub mtu: u32,
     /// Link layer.
@@ -184,7 +186,9 @@ impl Links {
             request.header.address_family = family;
             let mut routes = self.0.route().get(request).execute();
             while let Some(route) = routes.next().await {
-                defaults.extend(default_interfaces(&route.map_err(list("routes"))?));
+                let route = route.map_err(list("routes"))?;
+                defaults.extend(default_interfaces(&route));
+                limit(&mut snapshot.interfaces, &route);
             }
         }
         Ok(snapshot)
@@ -256,6 +260,7 @@ fn interface(message: LinkMessage) -> Interface {
         mac: None,
         controller: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        route_mtu: None,
         mtu: 0,
         layer: match message.header.link_layer_type {
             LinkLayerType::Ether => Layer::Ethernet,
@@ -320,6 +325,25 @@ fn address(message: &AddressMessage) -> Option<Address> {
     Some(Address { ip: ip?, prefix_len: message.header.prefix_len, scope })
 }
 
+/// Takes down a route's `mtu` with the interfaces it leads to.
+fn limit(interfaces: &mut [Interface], route: &RouteMessage) {
+    let metrics = route.attributes.iter().filter_map(|attribute| match attribute {
+        RouteAttribute::Metrics(metrics) => Some(metrics),
+        _ => None,
+    });
+    let mtu = metrics.flatten().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
+    let Some(mtu) = mtu else { return };
+    for index in outgoing(route) {
+        if let Ok(position) = interfaces.binary_search_by_key(&index, |interface| interface.index) {
+            let least = &mut interfaces[position].route_mtu;
+            *least = Some(least.map_or(mtu, |least| least.min(mtu)));
+        }
+    }
+}
+
 fn default_interfaces(route: &RouteMessage) -> Vec<u32> {
     let header = &route.header;
     if header.destination_prefix_length != 0
@@ -328,6 +352,11 @@ fn default_interfaces(route: &RouteMessage) -> Vec<u32> {
     {
         return Vec::new();
     }
+    outgoing(route)
+}
+
+/// Indexes of the interfaces that a route leads to.
+fn outgoing(route: &RouteMessage) -> Vec<u32> {
     let mut indexes = Vec::new();
     for attribute in &route.attributes {
         match attribute {

@@ -152,6 +152,33 @@ impl Topology {
         [self.outer].into_iter().chain(self.backends.iter().map(|b| b.name.as_str()))
     }
 
+    /// Lets what goes to the client leave the gateway by a link of its own, and returns the gateway's end of it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn split_path(&self) -> Result<&'static str, LabError> {
+        const NEAR: &str = "return0";
+        const FAR: &str = "eth1";
+        const MAC: &str = "02:00:00:00:00:01";
+        for interface in ["all", "default"] {
+            self.client.sysctl(&format!("ipv4/conf/{interface}/rp_filter"), "0")?;
+        }
+        self.gateway.ip(&format!(
+            "link add name {NEAR} type veth peer name {FAR} address {MAC} netns {}\nlink set {NEAR} up\n",
+            self.client.name()
+        ))?;
+        self.client.ip(&format!("link set {FAR} up\n"))?;
+        link::behave_like_a_nic(&self.client, FAR)?;
+        for client in addr::CLIENT.both() {
+            // Its address is on the other link, where alone an IPv6 host says so.
+            self.gateway.ip(&format!(
+                "route replace {client} dev {NEAR}\nneigh replace {client} lladdr {MAC} dev {NEAR}\n"
+            ))?;
+        }
+        Ok(NEAR)
+    }
+
     fn add_backend(&mut self, n: u8) -> Result<(), LabError> {
         let name = format!("backend{n}");
         let ns = Netns::new(&name)?;

@@ -84,6 +84,11 @@ impl Scene {
         scene
     }
 
+    /// Waits until the daemon has read what was there when it was started.
+    pub(crate) fn wait_synced(&mut self) {
+        self.daemon.wait_synced(START).unwrap();
+    }
+
     /// Nothing fell back to another mode.
     fn assert_xdp(&self, xdp: XdpMode) {
         let status = self.daemon.status().unwrap();

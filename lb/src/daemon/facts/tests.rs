@@ -35,6 +35,7 @@ fn pods_are_told_by_a_bridge_or_by_how_names_begin() {
         vlan: None,
         mac: None,
         controller: None,
+        route_mtu: None,
         up: true,
         mtu: 1500,
         layer: Layer::Ethernet,

@@ -121,6 +121,15 @@ impl Client {
         self.ns.run(|| Connection::open(to, self.timeout))?
     }
 
+    /// Opens a connection from a port of one's own choice.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be opened; the port may be taken.
+    pub fn tcp_from(&self, port: u16, to: SocketAddr) -> Result<Connection, FlowError> {
+        self.ns.run(|| Connection::open_from(port, to, self.timeout))?
+    }
+
     /// Starts a download on a connection of its own.
     ///
     /// # Errors

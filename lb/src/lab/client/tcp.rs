@@ -1,12 +1,20 @@
 use std::{
-    io::{BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    io::{self, BufReader, Read as _, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    os::fd::AsRawFd as _,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+    },
 };
 
 use super::{
@@ -48,7 +56,34 @@ impl Connection {
     ///
     /// Why it could not be opened.
     pub fn open(to: SocketAddr, timeout: Duration) -> Result<Self, FlowError> {
-        let stream = TcpStream::connect_timeout(&to, timeout)?;
+        Self::of(TcpStream::connect_timeout(&to, timeout)?, timeout)
+    }
+
+    /// As [`Connection::open`], from this port of any address.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be opened; the port may be taken.
+    pub fn open_from(port: u16, to: SocketAddr, timeout: Duration) -> Result<Self, FlowError> {
+        let (family, any) = match to {
+            SocketAddr::V4(_) => (AddressFamily::Inet, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+            SocketAddr::V6(_) => (AddressFamily::Inet6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
+        };
+        let socket =
+            socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(io::Error::from)?;
+        let stream = TcpStream::from(socket);
+        setsockopt(&stream, sockopt::ReuseAddr, &true).map_err(io::Error::from)?;
+        // It is for connect(2), too.
+        stream.set_write_timeout(Some(timeout))?;
+        bind(stream.as_raw_fd(), &SockaddrStorage::from(any)).map_err(io::Error::from)?;
+        connect(stream.as_raw_fd(), &SockaddrStorage::from(to)).map_err(|errno| match errno {
+            Errno::EINPROGRESS => FlowError::TimedOut,
+            errno => io::Error::from(errno).into(),
+        })?;
+        Self::of(stream, timeout)
+    }
+
+    fn of(stream: TcpStream, timeout: Duration) -> Result<Self, FlowError> {
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
         stream.set_nodelay(true)?;
@@ -81,6 +116,22 @@ impl Connection {
     pub fn get(&mut self) -> Result<Answer, FlowError> {
         self.request("GET / HTTP/1.1\r\nHost: lab\r\n\r\n")?;
         Answer::parse(&self.text()?)
+    }
+
+    /// Sends a byte and returns the one that comes back, from a server that does no more than that; then waits for it to
+    /// close.
+    ///
+    /// # Errors
+    ///
+    /// Why none came, or something after it.
+    pub fn echo(mut self, byte: u8) -> Result<u8, FlowError> {
+        self.reader.get_mut().write_all(&[byte])?;
+        let mut answer = Vec::new();
+        self.reader.read_to_end(&mut answer)?;
+        match answer.as_slice() {
+            [byte] => Ok(*byte),
+            other => Err(FlowError::BadAnswer(format!("{other:?}"))),
+        }
     }
 
     /// Sends so many bytes and has the server compare them with what they should be.

@@ -95,7 +95,12 @@ counters! {
     Irregular = "irregular",
     /// The sender left the checksum to its network card, which a virtual link does not have.
     Partial = "partial",
-    /// No conntrack entry, or none that translates for a Service.
+    /// An answer of a flow that conntrack has just forgotten: dropped, as it would reach the client untranslated and break
+    /// what the client's next packet can restore.
+    Orphan = "orphan",
+    /// Conntrack has no such flow.
+    Untracked = "untracked",
+    /// The conntrack entry translates nothing, or not for a Service.
     Untranslated = "untranslated",
     /// The conntrack entry is not established and assured, or something besides XDP has to see its packets.
     Unready = "unready",
@@ -128,6 +133,8 @@ impl Counter {
             | Self::Control
             | Self::Irregular
             | Self::Partial
+            | Self::Orphan
+            | Self::Untracked
             | Self::Untranslated
             | Self::Unready
             | Self::Unroutable

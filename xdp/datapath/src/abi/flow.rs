@@ -107,7 +107,7 @@ pub struct Flow {
     pub transport_delta: u16,
     /// Sum over the pseudo-header of arriving packets without the length.
     pub pseudo: u16,
-    /// [`PASS`], [`TRANSMIT`], [`REPLY`].
+    /// [`PASS`], [`TRANSMIT`], [`REPLY`], [`PARTIAL`].
     pub flags: u16,
     /// Id of the service port.
     pub service: u32,
@@ -125,6 +125,9 @@ pub const PASS: u16 = 1;
 pub const TRANSMIT: u16 = 2;
 /// [`Flow::flags`]: from the backend to the client.
 pub const REPLY: u16 = 4;
+
+/// [`Flow::flags`], with [`PASS`]: because its packets have no checksums yet.
+pub const PARTIAL: u16 = 8;
 
 /// What was forwarded in XDP is counted under this.
 #[repr(C)]
@@ -216,6 +219,9 @@ pub struct Output {
     pub tag: u16,
     /// [`TRANSMIT`]: the driver can send back what it received.
     pub flags: u16,
+    /// The least `mtu` of a route by this interface, bytes; zero: none has one. The kernel heeds it when it forwards, its
+    /// FIB lookup for programs does not, unless it is locked (`ip_mtu_from_fib_result`, `ip6_mtu_from_fib6`).
+    pub mtu: u32,
 }
 
 /// Where the kernel keeps what is read of a conntrack entry, in bytes from its start; from the kernel's BTF.

@@ -20,7 +20,7 @@ pub use addr::Addr;
 pub use backend::Backend;
 pub use counter::{COUNTERS, Counter, Hook};
 pub use flow::{
-    ConntrackLayout, Flow, FlowKey, Input, InputKey, Output, PASS, REPLY, TAGGED, TRANSMIT, Traffic,
+    ConntrackLayout, Flow, FlowKey, Input, InputKey, Output, PARTIAL, PASS, REPLY, TAGGED, TRANSMIT, Traffic,
     TrafficKey, UDP_FLOW, Words, mac, ports, split,
 };
 pub use frontend::{CLASSES, Choice, Frontend, FrontendKey, MASQUERADE, REFUSE, RESTRICTED, WITHHOLD};

@@ -70,7 +70,30 @@ Name 200
 Hint 12
   0 magic
   4 label
-  8 mark";
+  8 mark
+TrafficKey 32
+  0 backend
+  16 service
+  20 input
+  24 output
+  28 port
+  30 protocol
+  31 reply
+Traffic 16
+  0 packets
+  8 bytes
+InputKey 8
+  0 device
+  4 tag
+Input 16
+  0 interface
+  4 reserved
+  8 mac
+Output 12
+  0 device
+  4 tag
+  6 flags
+  8 mtu";
 
 /// Maps outlive the daemon that made them.
 #[test]
@@ -90,8 +113,13 @@ fn a_layout_changes_only_with_the_schema() {
         Affinity { seen, backend, reserved }
         Name {}
         Hint { magic, label, mark }
+        TrafficKey { backend, service, input, output, port, protocol, reply }
+        Traffic { packets, bytes }
+        InputKey { device, tag }
+        Input { interface, reserved, mac }
+        Output { device, tag, flags, mtu }
     };
-    assert_eq!((SCHEMA, layout.as_str()), (2, LAYOUT), "raise SCHEMA and update this");
+    assert_eq!((SCHEMA, layout.as_str()), (3, LAYOUT), "raise SCHEMA and update this");
 }
 
 #[test]

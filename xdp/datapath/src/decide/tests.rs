@@ -51,8 +51,25 @@ fn each_fixture_gets_its_decision() {
 fn fixtures_cover_every_counter_of_a_packet_and_have_a_name_of_their_own() {
     let fixtures = fixtures();
     let counters: HashSet<Counter> = fixtures.iter().map(|fixture| fixture.expected.counter).collect();
-    let elsewhere =
-        [Counter::Hint, Counter::Vlan, Counter::NoMetadata, Counter::Reveal, Counter::NoRoom].into_iter();
+    // Of sockets, of tc, and of what goes before a decision.
+    let elsewhere = [
+        Counter::Hint,
+        Counter::Vlan,
+        Counter::NoMetadata,
+        Counter::Established,
+        Counter::Control,
+        Counter::Irregular,
+        Counter::Partial,
+        Counter::Orphan,
+        Counter::Untracked,
+        Counter::Untranslated,
+        Counter::Unready,
+        Counter::Unroutable,
+        Counter::Oversize,
+        Counter::Reveal,
+        Counter::NoRoom,
+    ]
+    .into_iter();
     let all: HashSet<Counter> = counters.iter().copied().chain(elsewhere).collect();
     assert_eq!(all.len(), Counter::ALL.len(), "{counters:?}");
     let names: HashSet<&str> = fixtures.iter().map(|fixture| fixture.name.as_str()).collect();

@@ -21,32 +21,25 @@ const fn adjust(check: u16, delta: u16) -> u16 {
 /// `TTL - 1` in the word of TTL and protocol: adds `!0x0100`.
 const TTL_DELTA: u16 = u16::from_be(0xfeff);
 
-/// Whether a packet may leave as it is: not too large for the route, and with a real checksum. A sender on a virtual link
-/// leaves checksums to the network card (`CHECKSUM_PARTIAL`), writes the pseudo-header's sum into their place and has no
-/// way to say so to XDP; one real checksum in 65,536 looks the same, and such a packet just goes the kernel's way.
-///
-/// # Errors
-///
-/// It may not.
+/// Whether a packet has no checksum yet. A sender on a virtual link leaves checksums to the network card
+/// (`CHECKSUM_PARTIAL`), writes the pseudo-header's sum into their place and has no way to say so to XDP. One real checksum
+/// in 65,536 looks the same.
 #[inline(always)]
-pub fn check<F: FrameMut>(frame: &F, arrival: &Arrival, flow: &Flow) -> Result<(), Counter> {
-    if arrival.length > u32::from(flow.mtu) {
-        return Err(Counter::Oversize);
-    }
+pub fn is_partial<F: FrameMut>(frame: &F, arrival: &Arrival, flow: &Flow) -> bool {
     let header = if arrival.v4 { 20 } else { 40 };
     let length = (arrival.length - header) as u16;
     let sum = fold(u64::from(flow.pseudo) + u64::from(length.to_be()));
     let check = if flow.key.form() & UDP_FLOW != 0 {
         // SAFETY: the window was just checked, and nobody else has it.
-        unsafe { (*frame.window_mut::<8>(arrival.transport).ok_or(Counter::Irregular)?).half::<6>() }
+        frame.window_mut::<8>(arrival.transport).map(|header| unsafe { (*header).half::<6>() })
     } else {
         // SAFETY: as above.
-        unsafe { (*frame.window_mut::<20>(arrival.transport).ok_or(Counter::Irregular)?).half::<16>() }
+        frame.window_mut::<20>(arrival.transport).map(|header| unsafe { (*header).half::<16>() })
     };
-    if sum == check { Err(Counter::Partial) } else { Ok(()) }
+    check == Some(sum)
 }
 
-/// Writes what `flow` says into a packet that [`check`] let through.
+/// Writes what `flow` says into a packet.
 ///
 /// # Errors
 ///

@@ -137,7 +137,10 @@ pub fn route(flow: &mut Flow, hop: &NextHop, output: &Output) -> Result<(), Coun
     }
     flow.device = output.device;
     flow.macs = hop.macs;
-    flow.mtu = hop.mtu;
+    flow.mtu = match output.mtu {
+        0 => hop.mtu,
+        least => (least as u16).min(hop.mtu),
+    };
     flow.vid = (output.tag & 0xfff).to_be();
     if output.device == flow.key.device {
         flow.flags |= output.flags & TRANSMIT;
