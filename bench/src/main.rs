@@ -5,6 +5,8 @@
 
 mod aim;
 mod daemon;
+mod datapath;
+mod generator;
 mod host;
 mod maglev;
 mod memory;
@@ -12,7 +14,10 @@ mod plan;
 mod programs;
 mod report;
 mod rig;
+mod ruleset;
+mod scene;
 mod stats;
+mod variants;
 mod workload;
 
 use std::{
@@ -24,7 +29,13 @@ use std::{
 use anyhow::{Context as _, ensure};
 use clap::{Parser, ValueEnum};
 
-use crate::{host::Host, report::Report, workload::Size};
+use crate::{
+    host::Host,
+    report::Report,
+    scene::{gateway::Binaries, objects::Family},
+    variants::Variant,
+    workload::Size,
+};
 
 /// Measures what Portico's programs, plan, drivers and daemon cost.
 ///
@@ -47,7 +58,25 @@ struct Options {
     /// How many endpoints each of them has.
     #[arg(long, value_name = "N", default_value_t = 10)]
     endpoints: u32,
-    /// The binary that the daemon section runs [default: portico beside this program].
+    /// More of everything: IPv6, more rounds, more services. Takes an hour rather than minutes.
+    #[arg(long)]
+    full: bool,
+    /// Numbers of established flows [default: 1,1000,100000].
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    flows: Option<Vec<u32>>,
+    /// How often each variant has its turn.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: u32,
+    /// How long a turn takes.
+    #[arg(long, value_name = "MS", default_value_t = 200)]
+    turn_ms: u64,
+    /// Bytes of a frame, without its checksum.
+    #[arg(long, value_name = "BYTES", default_value_t = 60)]
+    size: usize,
+    /// Datagrams in place of TCP segments.
+    #[arg(long)]
+    udp: bool,
+    /// The binary that sections run [default: portico beside this program].
     #[arg(long, value_name = "PATH")]
     portico: Option<PathBuf>,
 }
@@ -64,6 +93,31 @@ enum Choice {
     Plan,
     /// A `portico run` on manifests: start, changes, restart, memory.
     Daemon,
+    /// Packets of established flows: Portico, bare XDP, the kernel, rules as kube-proxy's.
+    Datapath,
+}
+
+impl Options {
+    fn binary(&self) -> anyhow::Result<PathBuf> {
+        let binary = match &self.portico {
+            Some(path) => path.clone(),
+            None => std::env::current_exe().context("cannot find this program")?.with_file_name("portico"),
+        };
+        ensure!(binary.is_file(), "{} is missing; see --portico", binary.display());
+        Ok(binary)
+    }
+
+    fn extent(&self) -> datapath::Extent {
+        datapath::Extent {
+            flows: self.flows.clone().unwrap_or_else(|| vec![1, 1_000, 100_000]),
+            rounds: self.rounds,
+            turn: std::time::Duration::from_millis(self.turn_ms),
+            families: if self.full { vec![Family::V4, Family::V6] } else { vec![Family::V4] },
+            size: self.size,
+            udp: self.udp,
+            variants: Variant::ALL.to_vec(),
+        }
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -89,14 +143,14 @@ fn main() -> anyhow::Result<()> {
     if wanted(Choice::Plan) {
         report.add(plan::measure(&sizes).context("plan")?);
     }
+    // From here on only those threads are pinned that make packets.
+    host::unpin()?;
     if wanted(Choice::Daemon) {
-        host::unpin()?;
-        let binary = match options.portico {
-            Some(path) => path,
-            None => std::env::current_exe().context("cannot find this program")?.with_file_name("portico"),
-        };
-        ensure!(binary.is_file(), "{} is missing; see --portico", binary.display());
-        report.add(daemon::measure(&binary, &sizes).context("daemon")?);
+        report.add(daemon::measure(&options.binary()?, &sizes).context("daemon")?);
+    }
+    if wanted(Choice::Datapath) {
+        let binaries = Binaries::new(options.binary()?)?;
+        report.add(datapath::measure(&options.extent(), &binaries, cpu).context("datapath")?);
     }
     report.finish();
     write!(std::io::stdout().lock(), "{report}")?;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use comfy_table::{CellAlignment, presets::NOTHING};
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::{
@@ -25,6 +26,21 @@ pub(crate) struct Section {
     pub(crate) name: &'static str,
     pub(crate) tables: Vec<Table>,
     pub(crate) notes: Vec<String>,
+    /// Single measurements, for the CSV file.
+    #[serde(skip)]
+    pub(crate) samples: Vec<Vec<(&'static str, Cell)>>,
+    /// Distributions, for percentile plots.
+    #[serde(skip)]
+    pub(crate) histograms: Vec<Distribution>,
+}
+
+/// A distribution of times, in ns.
+#[derive(Clone, Debug)]
+pub(crate) struct Distribution {
+    /// Plots show those of one group together.
+    pub(crate) group: String,
+    pub(crate) name: String,
+    pub(crate) values: Histogram<u64>,
 }
 
 /// A table; its first column names the row.

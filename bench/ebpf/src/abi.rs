@@ -13,7 +13,7 @@ pub(crate) const STAMPED: usize = 88;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Traffic {
-    /// Headers of all packets but for what [`crate::frame::write`] fills in, as words in memory order.
+    /// Headers of all packets but for what [`super::frame::write`] fills in, as words in memory order.
     pub(crate) template: [u64; TEMPLATE / 8],
     /// Packets to make; then there are no more.
     pub(crate) limit: u64,

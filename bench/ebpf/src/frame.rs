@@ -1,6 +1,6 @@
 //! Headers of one packet out of many, written over whatever the frame held.
 
-use crate::abi::{MIN_V4, STAMP, TEMPLATE, Traffic};
+use super::abi::{MIN_V4, STAMP, STAMPED, TEMPLATE, Traffic};
 
 /// One packet.
 #[derive(Clone, Copy, Debug)]
@@ -9,7 +9,7 @@ pub(crate) struct Packet {
     pub(crate) flow: u32,
     /// It opens the flow.
     pub(crate) fresh: bool,
-    /// When it was meant to be sent; written if frames are stamped.
+    /// When it was meant to be sent.
     pub(crate) due: u64,
 }
 
@@ -30,18 +30,18 @@ mod at {
     pub(super) const UDP_CHECKSUM: usize = 6;
 }
 
-/// Writes the headers of a packet.
+/// Writes the headers of a packet. IPv6 needs room for [`TEMPLATE`] bytes, the time for [`STAMPED`]; it is a constant
+/// because the verifier knows only what was compared with the end of the packet.
 ///
 /// # Safety
 ///
-/// `frame` can be written for [`MIN_V4`] bytes, for [`TEMPLATE`] if the traffic is IPv6, and for
-/// [`crate::abi::STAMPED`] if it is stamped.
+/// `frame` can be written for `ROOM` bytes, at least [`MIN_V4`].
 #[inline(always)]
-pub(crate) unsafe fn write(frame: *mut u8, traffic: &Traffic, packet: &Packet) {
-    // Not 0: the programs and `portico-bench` see to it.
-    let (client, port) = (packet.flow / traffic.ports, packet.flow % traffic.ports);
+pub(crate) unsafe fn write<const ROOM: usize>(frame: *mut u8, traffic: &Traffic, packet: &Packet) {
+    let (client, port) = divide(packet.flow, traffic.ports);
     let source = traffic.client.wrapping_add(client);
-    let destination = traffic.service.wrapping_add(packet.flow % traffic.services);
+    let (_, service) = divide(packet.flow, traffic.services);
+    let destination = traffic.service.wrapping_add(service);
     let port = traffic.port + port;
     let addresses = words(source) + words(destination);
     let mut sum = traffic.transport_sum + addresses + port;
@@ -51,19 +51,20 @@ pub(crate) unsafe fn write(frame: *mut u8, traffic: &Traffic, packet: &Packet) {
         for word in 0..MIN_V4 / 8 {
             store(frame, word * 8, words.add(word).read());
         }
-        if traffic.v6 != 0 {
+        let v6 = ROOM >= TEMPLATE && traffic.v6 != 0;
+        if v6 {
             for word in MIN_V4 / 8..TEMPLATE / 8 {
                 store(frame, word * 8, words.add(word).read());
             }
         }
-        if traffic.stamped != 0 {
+        if ROOM >= STAMPED {
             store(frame, STAMP, packet.due.to_be());
             sum += self::words((packet.due >> 32) as u32) + self::words(packet.due as u32);
         }
-        if packet.fresh {
+        if packet.fresh && traffic.udp == 0 {
             sum += traffic.fresh_flags + (!traffic.flags & 0xffff);
         }
-        if traffic.v6 != 0 {
+        if v6 {
             store(frame, at::V6_SOURCE, source.to_be());
             store(frame, at::V6_DESTINATION, destination.to_be());
             transport::<{ at::V6_TRANSPORT }>(frame, traffic, packet, port, sum);
@@ -108,9 +109,15 @@ pub(crate) fn flow(traffic: &Traffic, n: u64) -> u32 {
     let pick = if traffic.random != 0 {
         ((u64::from(scatter(n)) * u64::from(traffic.flows)) >> 32) as u32
     } else {
-        n % traffic.flows
+        divide(n, traffic.flows).1
     };
     traffic.first.wrapping_add(pick)
+}
+
+/// Quotient and rest; by 0 as eBPF has it, which knows no panic.
+#[inline(always)]
+fn divide(n: u32, by: u32) -> (u32, u32) {
+    (n.checked_div(by).unwrap_or(0), n.checked_rem(by).unwrap_or(n))
 }
 
 /// A permutation of 32-bit numbers that looks random (the finalizer of MurmurHash3, which is in the public domain).

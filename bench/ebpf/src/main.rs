@@ -40,7 +40,7 @@ fn make(ctx: &XdpContext) -> Option<u32> {
     let (traffic, progress) = (TRAFFIC.get(0)?, PROGRESS.get_ptr_mut(0)?);
     // SAFETY: maps have room for one value, and nobody else writes while the generator runs.
     let n = unsafe { (*progress).made };
-    if n >= traffic.limit || traffic.flows == 0 || traffic.services == 0 || traffic.ports == 0 {
+    if n >= traffic.limit {
         return Some(XDP_DROP);
     }
     let due = traffic.start + ((n * traffic.interval) >> 16);
@@ -61,22 +61,25 @@ fn make(ctx: &XdpContext) -> Option<u32> {
             packet.fresh = true;
         }
     }
-    let (start, end) = (ctx.data(), ctx.data_end());
-    if traffic.stamped != 0 {
-        if start + STAMPED > end {
-            return None;
-        }
+    let made = if traffic.stamped != 0 {
+        write::<STAMPED>(ctx, traffic, &packet)
     } else if traffic.v6 != 0 {
-        if start + TEMPLATE > end {
-            return None;
-        }
-    }
-    if start + MIN_V4 > end {
+        write::<TEMPLATE>(ctx, traffic, &packet)
+    } else {
+        write::<MIN_V4>(ctx, traffic, &packet)
+    };
+    made.map(|()| XDP_TX)
+}
+
+#[inline(always)]
+fn write<const ROOM: usize>(ctx: &XdpContext, traffic: &Traffic, packet: &Packet) -> Option<()> {
+    let start = ctx.data();
+    if start + ROOM > ctx.data_end() {
         return None;
     }
     // SAFETY: the bounds were checked just above.
-    unsafe { frame::write(start as *mut u8, traffic, &packet) };
-    Some(XDP_TX)
+    unsafe { frame::write::<ROOM>(start as *mut u8, traffic, packet) };
+    Some(())
 }
 
 /// Sends everything to one neighbour, and does no more.

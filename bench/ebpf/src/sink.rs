@@ -88,8 +88,7 @@ fn answer<const SOURCE: usize, const LENGTH: usize, const TRANSPORT: usize>(
     end: usize,
     protocol: u8,
 ) -> Option<u32> {
-    let longest = if protocol == TCP { TRANSPORT + 20 } else { TRANSPORT + 8 };
-    if frame as usize + TRANSPORT + 8 > end || frame as usize + longest > end {
+    if frame as usize + TRANSPORT + 8 > end {
         return Some(XDP_DROP);
     }
     if protocol == TCP {
