@@ -64,6 +64,9 @@ struct Options {
     /// Numbers of established flows [default: 1,1000,100000].
     #[arg(long, value_name = "N", value_delimiter = ',')]
     flows: Option<Vec<u32>>,
+    /// Only these ways through the gateway [default: all].
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    variants: Vec<Variant>,
     /// How often each variant has its turn.
     #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: u32,
@@ -115,7 +118,7 @@ impl Options {
             families: if self.full { vec![Family::V4, Family::V6] } else { vec![Family::V4] },
             size: self.size,
             udp: self.udp,
-            variants: Variant::ALL.to_vec(),
+            variants: if self.variants.is_empty() { Variant::ALL.to_vec() } else { self.variants.clone() },
         }
     }
 }

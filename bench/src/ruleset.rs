@@ -61,11 +61,11 @@ pub(crate) fn nft(services: &Services) -> String {
          \x20 chain service-endpoints-check {{ {ip} daddr . meta l4proto . th dport vmap @no-endpoint-services; }}\n\
          \x20 chain firewall-check {{ {ip} daddr . meta l4proto . th dport vmap @firewall-ips; }}\n\
          \x20 chain filter-prerouting {{\n\
-         \x20   type filter hook prerouting priority dstnat - 10\n\
+         \x20   type filter hook prerouting priority -110\n\
          \x20   ct state new jump firewall-check\n\
          \x20 }}\n\
          \x20 chain filter-forward {{\n\
-         \x20   type filter hook forward priority dstnat - 10\n\
+         \x20   type filter hook forward priority -110\n\
          \x20   ct state new jump service-endpoints-check\n\
          \x20 }}\n\
          \x20 chain nat-prerouting {{ type nat hook prerouting priority dstnat; jump services; }}\n\

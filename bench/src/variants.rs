@@ -1,7 +1,9 @@
 //! Ways for a packet through the gateway.
 
+use clap::ValueEnum;
+
 /// What forwards packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Variant {
     /// The gateway's XDP program drops: what the generator itself costs.
     Drop,

@@ -1,9 +1,9 @@
 //! The end of the line.
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_TX},
+    bindings::xdp_action::XDP_DROP,
     btf_maps::{Array, PerCpuArray},
-    helpers::bpf_ktime_get_ns,
+    helpers::{bpf_ktime_get_ns, bpf_redirect},
     macros::btf_map,
     programs::XdpContext,
 };
@@ -74,10 +74,12 @@ pub(crate) fn take(ctx: &XdpContext) -> Option<u32> {
     if config.answer == 0 {
         return Some(XDP_DROP);
     }
+    // SAFETY: the context is valid for the duration of the program.
+    let interface = unsafe { (*ctx.ctx).ingress_ifindex };
     if kind == IPV4 {
-        answer::<26, 4, 34>(frame, end, protocol)
+        answer::<26, 4, 34>(frame, end, protocol, interface)
     } else {
-        answer::<22, 16, 54>(frame, end, protocol)
+        answer::<22, 16, 54>(frame, end, protocol, interface)
     }
 }
 
@@ -87,6 +89,7 @@ fn answer<const SOURCE: usize, const LENGTH: usize, const TRANSPORT: usize>(
     frame: *mut u8,
     end: usize,
     protocol: u8,
+    interface: u32,
 ) -> Option<u32> {
     if frame as usize + TRANSPORT + 8 > end {
         return Some(XDP_DROP);
@@ -123,7 +126,9 @@ fn answer<const SOURCE: usize, const LENGTH: usize, const TRANSPORT: usize>(
         swap(frame, TRANSPORT, TRANSPORT + 2);
     }
     count(Count::Answered);
-    Some(XDP_TX)
+    // Not `XDP_TX`: veth wakes a peer that has no XDP program itself only for redirected frames.
+    // SAFETY: the helper takes numbers.
+    Some(unsafe { bpf_redirect(interface, 0) } as u32)
 }
 
 /// What takes a value out of a sum.
