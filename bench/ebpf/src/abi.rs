@@ -17,8 +17,6 @@ pub(crate) struct Traffic {
     pub(crate) template: [u64; TEMPLATE / 8],
     /// Packets to make; then there are no more.
     pub(crate) limit: u64,
-    /// When the first packet is due, in ns of the monotonic clock.
-    pub(crate) start: u64,
     /// From one packet to the next, in ns / 65536; 0 is as fast as can be.
     pub(crate) interval: u64,
     /// Sum of the 16-bit words (big endian) of the IPv4 header without addresses and checksum.
@@ -56,7 +54,7 @@ pub(crate) struct Traffic {
     pub(crate) stamped: u32,
 }
 
-/// How far the generator has come.
+/// How far the generator has come. Times are in ns of the monotonic clock.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
@@ -64,7 +62,18 @@ pub(crate) struct Progress {
     pub(crate) made: u64,
     /// New flows opened.
     pub(crate) fresh: u64,
+    /// When this run was first called, or 0: starting and ending one takes milliseconds that are nobody's.
+    pub(crate) start: u64,
+    /// Packets made before.
+    pub(crate) begin: u64,
+    /// When the clock was last looked at.
+    pub(crate) last: u64,
+    /// Packets made by then.
+    pub(crate) end: u64,
 }
+
+/// Packets between two looks at the clock; a power of two.
+pub(crate) const LOOK: u64 = 64;
 
 /// What the end of the line is to do.
 #[repr(C)]

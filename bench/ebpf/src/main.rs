@@ -15,7 +15,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    abi::{MIN_V4, Progress, Redirect, STAMPED, TEMPLATE, Traffic},
+    abi::{LOOK, MIN_V4, Progress, Redirect, STAMPED, TEMPLATE, Traffic},
     frame::Packet,
 };
 
@@ -39,27 +39,32 @@ fn generate(ctx: XdpContext) -> u32 {
 fn make(ctx: &XdpContext) -> Option<u32> {
     let (traffic, progress) = (TRAFFIC.get(0)?, PROGRESS.get_ptr_mut(0)?);
     // SAFETY: maps have room for one value, and nobody else writes while the generator runs.
-    let n = unsafe { (*progress).made };
+    let progress = unsafe { &mut *progress };
+    let n = progress.made;
     if n >= traffic.limit {
         return Some(XDP_DROP);
     }
-    let due = traffic.start + ((n * traffic.interval) >> 16);
-    // A frame that is not sent is a look at the clock: this is how packets wait for their time.
-    // SAFETY: the helper takes nothing.
-    if traffic.interval != 0 && unsafe { bpf_ktime_get_ns() } < due {
-        return Some(XDP_DROP);
-    }
-    let mut packet = Packet { flow: frame::flow(traffic, n), fresh: false, due };
-    // SAFETY: as above.
-    unsafe {
-        (*progress).made = n + 1;
-        // Other bits of the number than the flow's.
-        if frame::scatter(!(n as u32)) & 0xffff < traffic.fresh {
-            let fresh = (*progress).fresh;
-            (*progress).fresh = fresh + 1;
-            packet.flow = traffic.first.wrapping_add(traffic.flows).wrapping_add(fresh as u32);
-            packet.fresh = true;
+    if traffic.interval != 0 || n % LOOK == 0 || progress.start == 0 {
+        // SAFETY: the helper takes nothing.
+        let now = unsafe { bpf_ktime_get_ns() };
+        if progress.start == 0 {
+            progress.start = now;
+            progress.begin = n;
         }
+        // A frame that is not sent is a look at the clock: this is how packets wait for their time.
+        if traffic.interval != 0 && now < due(traffic, progress) {
+            return Some(XDP_DROP);
+        }
+        progress.last = now;
+        progress.end = n;
+    }
+    let mut packet = Packet { flow: frame::flow(traffic, n), fresh: false, due: due(traffic, progress) };
+    progress.made = n + 1;
+    // Other bits of the number than the flow's.
+    if frame::scatter(!(n as u32)) & 0xffff < traffic.fresh {
+        packet.flow = traffic.first.wrapping_add(traffic.flows).wrapping_add(progress.fresh as u32);
+        packet.fresh = true;
+        progress.fresh += 1;
     }
     let made = if traffic.stamped != 0 {
         write::<STAMPED>(ctx, traffic, &packet)
@@ -69,6 +74,12 @@ fn make(ctx: &XdpContext) -> Option<u32> {
         write::<MIN_V4>(ctx, traffic, &packet)
     };
     made.map(|()| XDP_TX)
+}
+
+/// When the next packet is to be sent.
+#[inline(always)]
+fn due(traffic: &Traffic, progress: &Progress) -> u64 {
+    progress.start + (((progress.made - progress.begin) * traffic.interval) >> 16)
 }
 
 #[inline(always)]

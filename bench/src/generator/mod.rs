@@ -25,7 +25,6 @@ use aya::{
     programs::{Xdp, XdpMode},
 };
 use hdrhistogram::Histogram;
-use nix::time::{ClockId, clock_gettime};
 
 use self::abi::{COUNTS, Progress, Redirect, Sink, Traffic};
 
@@ -42,8 +41,12 @@ unsafe impl Pod for Redirect {}
 const BATCH: u32 = 64;
 /// The same where time matters: fewer wait for the rest of their batch.
 const PACED_BATCH: u32 = 8;
-/// Packets, or looks at the clock, in one system call.
-const CALL: u32 = 1 << 16;
+/// Packets, or looks at the clock, in the first system call, from which the number in the next follows.
+const PROBE: u32 = 1 << 14;
+/// The most in one.
+const MOST: u32 = 1 << 26;
+/// What the first call takes at the least.
+const LEAST: Duration = Duration::from_micros(500);
 /// How long what is under way may take to arrive.
 const SETTLE: Duration = Duration::from_millis(200);
 /// Between two looks at counters.
@@ -65,12 +68,6 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
 fn set<T: Pod>(ebpf: &mut Ebpf, map: &str, value: T) -> anyhow::Result<()> {
     let mut array: Array<_, T> = ebpf.map_mut(map).with_context(|| format!("no map {map}"))?.try_into()?;
     array.set(0, value, 0).with_context(|| format!("cannot write {map}"))
-}
-
-/// The monotonic clock, in ns.
-pub(crate) fn now() -> anyhow::Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
-    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 /// What a run has sent.
@@ -103,34 +100,38 @@ impl Generator {
         size: usize,
         longest: Duration,
     ) -> anyhow::Result<Sent> {
-        let mut traffic = *traffic;
-        if traffic.interval != 0 {
-            traffic.start = now()? + 1_000_000;
-        }
-        set(&mut self.ebpf, "TRAFFIC", traffic)?;
-        set(&mut self.ebpf, "PROGRESS", Progress::default())?;
+        set(&mut self.ebpf, "TRAFFIC", *traffic)?;
         let frame = vec![0; size];
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let context: Vec<u8> =
             [0, size as u32, 0, interface, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
         let batch = if traffic.interval == 0 { BATCH } else { PACED_BATCH };
-        let began = Instant::now();
-        let mut made = Progress::default();
-        while made.made < traffic.limit && began.elapsed() < longest {
-            let left = u32::try_from(traffic.limit - made.made).unwrap_or(CALL);
-            let repeat = if traffic.interval == 0 { left.min(CALL) } else { CALL };
+        let (mut made, mut packets, mut elapsed) = (Progress::default(), 0, Duration::ZERO);
+        let mut repeat = PROBE;
+        while made.made < traffic.limit && elapsed < longest {
+            let left = u32::try_from(traffic.limit - made.made).unwrap_or(u32::MAX);
+            set(&mut self.ebpf, "PROGRESS", Progress { made: made.made, fresh: made.fresh, ..Progress::default() })?;
             let options = TestRunOptions {
                 data_in: Some(&frame),
                 ctx_in: Some(&context),
-                repeat,
+                repeat: if traffic.interval == 0 { repeat.min(left) } else { repeat },
                 attrs: TestRunAttrs::new().xdp_live_frames(batch),
                 ..TestRunOptions::new()
             };
+            let began = Instant::now();
             let run = program(&mut self.ebpf, "generate")?.test_run(options);
             run.context("the kernel does not run the generator on live frames")?;
             made = self.progress()?;
+            let ran = Duration::from_nanos(made.last - made.start);
+            packets += made.end - made.begin;
+            elapsed += ran;
+            // What is left of the time, in one call, going by this one.
+            let each = began.elapsed().min(ran.max(LEAST)).as_nanos() / u128::from(repeat);
+            let rest = longest.saturating_sub(elapsed).as_nanos() / each.max(1);
+            repeat = u32::try_from(rest).unwrap_or(u32::MAX).clamp(PROBE, MOST);
         }
-        Ok(Sent { packets: made.made, fresh: made.fresh, elapsed: began.elapsed() })
+        let elapsed = if packets == 0 { elapsed } else { elapsed.mul_f64(made.made as f64 / packets as f64) };
+        Ok(Sent { packets: made.made, fresh: made.fresh, elapsed })
     }
 
     fn progress(&self) -> anyhow::Result<Progress> {

@@ -108,7 +108,6 @@ impl Profile {
         Traffic {
             template: words_of(&bytes),
             limit: u64::MAX,
-            start: 0,
             interval: 0,
             network_sum,
             transport_sum: u32::from(fold(addresses + pseudo + sum(bytes.get(network..)))),
