@@ -38,7 +38,7 @@ lint: ## formatting, clippy, scripts and deploy/
 	@.ci/toolchain lint
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
-	CARGO_PROFILE_DEV_PANIC=abort cargo clippy --locked -p portico-xdp -p portico-tc -p portico-sockops -p tables -- -D warnings
+	CARGO_PROFILE_DEV_PANIC=abort cargo clippy --locked -p portico-xdp -p portico-tc -p portico-sockops -p portico-bench-ebpf -p tables -- -D warnings
 	.ci/deploy
 
 .PHONY: bench

@@ -113,6 +113,7 @@ pub(crate) fn measure(binary: &Path, sizes: &[Size]) -> anyhow::Result<Section> 
              charged for as many elements in a table of their own."
                 .to_owned(),
         ],
+        ..Section::default()
     })
 }
 

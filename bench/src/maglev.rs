@@ -57,6 +57,7 @@ pub(crate) fn measure() -> Section {
             "Moved needlessly: slots of other backends that changed hands when one backend went, for up to {VICTIMS} \
              backends in turn."
         )],
+        ..Section::default()
     }
 }
 

@@ -5,6 +5,10 @@
 
 mod aim;
 mod daemon;
+mod datapath;
+mod delay;
+mod generator;
+mod growth;
 mod host;
 mod maglev;
 mod memory;
@@ -12,7 +16,10 @@ mod plan;
 mod programs;
 mod report;
 mod rig;
+mod ruleset;
+mod scene;
 mod stats;
+mod variants;
 mod workload;
 
 use std::{
@@ -24,7 +31,13 @@ use std::{
 use anyhow::{Context as _, ensure};
 use clap::{Parser, ValueEnum};
 
-use crate::{host::Host, report::Report, workload::Size};
+use crate::{
+    host::Host,
+    report::Report,
+    scene::{gateway::Binaries, objects::Family},
+    variants::Variant,
+    workload::Size,
+};
 
 /// Measures what Portico's programs, plan, drivers and daemon cost.
 ///
@@ -47,7 +60,28 @@ struct Options {
     /// How many endpoints each of them has.
     #[arg(long, value_name = "N", default_value_t = 10)]
     endpoints: u32,
-    /// The binary that the daemon section runs [default: portico beside this program].
+    /// More of everything: IPv6, more rounds, more services. Takes an hour rather than minutes.
+    #[arg(long)]
+    full: bool,
+    /// Numbers of established flows [default: 1,1000,100000].
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    flows: Option<Vec<u32>>,
+    /// Only these ways through the gateway [default: all].
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    variants: Vec<Variant>,
+    /// How often each variant has its turn.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: u32,
+    /// How long a turn takes.
+    #[arg(long, value_name = "MS", default_value_t = 200)]
+    turn_ms: u64,
+    /// Bytes of a frame, without its checksum.
+    #[arg(long, value_name = "BYTES", default_value_t = 60)]
+    size: usize,
+    /// Datagrams in place of TCP segments.
+    #[arg(long)]
+    udp: bool,
+    /// The binary that sections run [default: portico beside this program].
     #[arg(long, value_name = "PATH")]
     portico: Option<PathBuf>,
 }
@@ -64,6 +98,62 @@ enum Choice {
     Plan,
     /// A `portico run` on manifests: start, changes, restart, memory.
     Daemon,
+    /// Packets of established flows: Portico, bare XDP, the kernel, rules as kube-proxy's.
+    Datapath,
+    /// The same and new flows as services become more, and a flood of SYNs.
+    Growth,
+    /// How late packets arrive at several loads.
+    Latency,
+}
+
+impl Options {
+    fn binary(&self) -> anyhow::Result<PathBuf> {
+        let binary = match &self.portico {
+            Some(path) => path.clone(),
+            None => std::env::current_exe().context("cannot find this program")?.with_file_name("portico"),
+        };
+        ensure!(binary.is_file(), "{} is missing; see --portico", binary.display());
+        Ok(binary)
+    }
+
+    fn extent(&self) -> datapath::Extent {
+        datapath::Extent {
+            flows: self.flows.clone().unwrap_or_else(|| vec![1, 1_000, 100_000]),
+            rounds: self.rounds,
+            turn: std::time::Duration::from_millis(self.turn_ms),
+            families: if self.full { vec![Family::V4, Family::V6] } else { vec![Family::V4] },
+            size: self.size,
+            udp: self.udp,
+            variants: self.variants(),
+        }
+    }
+
+    fn growth(&self) -> growth::Extent {
+        let most = if self.full { 10_000 } else { 1_000 };
+        growth::Extent {
+            services: [1, 100, 1_000, 10_000].into_iter().filter(|services| *services <= most).collect(),
+            rounds: self.rounds.min(3),
+            turn: std::time::Duration::from_millis(self.turn_ms),
+            variants: self.variants(),
+        }
+    }
+
+    fn delay(&self) -> delay::Extent {
+        delay::Extent {
+            loads: if self.full {
+                vec![50_000, 100_000, 200_000, 400_000, 800_000, 1_600_000]
+            } else {
+                vec![100_000, 300_000, 1_000_000]
+            },
+            rounds: self.rounds.min(3),
+            turn: std::time::Duration::from_millis(self.turn_ms),
+            variants: self.variants(),
+        }
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        if self.variants.is_empty() { Variant::ALL.to_vec() } else { self.variants.clone() }
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -89,14 +179,22 @@ fn main() -> anyhow::Result<()> {
     if wanted(Choice::Plan) {
         report.add(plan::measure(&sizes).context("plan")?);
     }
+    // From here on only those threads are pinned that make packets.
+    host::unpin()?;
     if wanted(Choice::Daemon) {
-        host::unpin()?;
-        let binary = match options.portico {
-            Some(path) => path,
-            None => std::env::current_exe().context("cannot find this program")?.with_file_name("portico"),
-        };
-        ensure!(binary.is_file(), "{} is missing; see --portico", binary.display());
-        report.add(daemon::measure(&binary, &sizes).context("daemon")?);
+        report.add(daemon::measure(&options.binary()?, &sizes).context("daemon")?);
+    }
+    if wanted(Choice::Datapath) {
+        let binaries = Binaries::new(options.binary()?)?;
+        report.add(datapath::measure(&options.extent(), &binaries, cpu).context("datapath")?);
+    }
+    if wanted(Choice::Growth) {
+        let binaries = Binaries::new(options.binary()?)?;
+        report.add(growth::measure(&options.growth(), &binaries, cpu).context("growth")?);
+    }
+    if wanted(Choice::Latency) {
+        let binaries = Binaries::new(options.binary()?)?;
+        report.add(delay::measure(&options.delay(), &binaries, cpu).context("latency")?);
     }
     report.finish();
     write!(std::io::stdout().lock(), "{report}")?;

@@ -110,6 +110,7 @@ pub(crate) fn measure(sizes: &[Size]) -> anyhow::Result<Section> {
                 QUARANTINE.as_secs()
             ),
         ],
+        ..Section::default()
     })
 }
 

@@ -58,6 +58,7 @@ pub(crate) fn measure() -> anyhow::Result<Section> {
             format!("tc, loop: {LOOP} runs without a system call between them; all caches warm."),
             "tc decides itself here; where XDP has left its decision, it only takes that over.".to_owned(),
         ],
+        ..Section::default()
     })
 }
 

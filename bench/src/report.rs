@@ -25,6 +25,9 @@ pub(crate) struct Section {
     pub(crate) name: &'static str,
     pub(crate) tables: Vec<Table>,
     pub(crate) notes: Vec<String>,
+    /// Single measurements, for the CSV file.
+    #[serde(skip)]
+    pub(crate) samples: Vec<Vec<(&'static str, Cell)>>,
 }
 
 /// A table; its first column names the row.

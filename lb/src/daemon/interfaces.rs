@@ -116,7 +116,7 @@ impl Interfaces {
             // Before Linux 6.3 nobody says; what runs XDP in a physical device's driver does this, too.
             let physical = device.kind.is_none();
             let takes_redirects =
-                features::takes_redirects(device.index).map_or(false, |takes| takes.unwrap_or(physical));
+                features::takes_redirects(device.index).is_ok_and(|takes| takes.unwrap_or(physical));
             attached.fast.reason = if takes_redirects {
                 String::new()
             } else {

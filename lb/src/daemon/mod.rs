@@ -311,6 +311,7 @@ impl Daemon {
                     if let Err(error) = self.reconciler.verify() {
                         warn!(reason = chain(&error), "cannot compare the kernel with the plan");
                     }
+                    self.sweep_traffic();
                 }
                 Some(reply) = requests.next() => {
                     // The requester may have gone away.
@@ -368,6 +369,18 @@ impl Daemon {
                 rejected = self.index.rejections().count(),
                 "in sync"
             );
+        }
+    }
+
+    /// Forgets what was forwarded for service ports that are gone.
+    fn sweep_traffic(&self) {
+        let maps = &self.reconciler.kernel().maps;
+        let swept = maps.services.load().and_then(|services| {
+            let there: BTreeSet<u32> = services.into_iter().map(|(id, _)| id).collect();
+            maps.forwarding.sweep(|service| there.contains(&service))
+        });
+        if let Err(error) = swept {
+            warn!(reason = chain(&error), "cannot forget the traffic of service ports that are gone");
         }
     }
 

@@ -25,7 +25,7 @@ struct Value {
 /// # Errors
 ///
 /// When the interface does not exist or refuses.
-pub(super) fn behave_like_a_nic(ns: &Netns, interface: &str) -> Result<(), LabError> {
+pub fn behave_like_a_nic(ns: &Netns, interface: &str) -> Result<(), LabError> {
     let failed = |e| LabError::Io { op: format!("set offloads of {interface} in {}", ns.name()), source: e };
     ns.run(|| {
         for (command, data) in [(SET_TX_CHECKSUM, 0), (SET_TSO, 0), (SET_GSO, 0), (SET_GRO, 1)] {

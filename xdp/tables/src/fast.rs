@@ -219,7 +219,7 @@ pub fn add_traffic(key: &TrafficKey, packets: u32, bytes: u32) {
     }
     let traffic = Traffic { packets: packets.into(), bytes: bytes.into() };
     // Without room the packets are still counted as forwarded.
-    let _ = TRAFFIC.insert(key, &traffic, 0);
+    let _ = TRAFFIC.insert(key, traffic, 0);
 }
 
 /// Adds to a counter of this CPU.

@@ -83,5 +83,9 @@ pub fn admit<S: Slots>(slots: &S, hash: u32, now: u32, chance: u32) -> Option<*m
             return Some(slot);
         }
     }
-    if chance % RARELY == 0 { slots.slot(place(hash, (chance / RARELY) % WAYS, slots.count())) } else { None }
+    if chance.is_multiple_of(RARELY) {
+        slots.slot(place(hash, (chance / RARELY) % WAYS, slots.count()))
+    } else {
+        None
+    }
 }
