@@ -110,6 +110,12 @@ impl Conntrack {
         Some(Self { entry, reply: direction != 0 })
     }
 
+    /// `enum tcp_conntrack`; anything for UDP.
+    #[inline(always)]
+    pub(crate) fn tcp_state(&self) -> u8 {
+        self.at(layout!(tcp_state))
+    }
+
     #[inline(always)]
     pub(crate) fn release(self) {
         // SAFETY: the entry is referenced, and not used after this.

@@ -50,6 +50,11 @@ fn try_forward(ctx: &XdpContext, index: u32) -> Result<u32, Option<Counter>> {
         Err(Counter::Irregular) => return Err(Some(Counter::Irregular)),
         Err(_) => return Err(None),
     };
+    if arrival.opens {
+        // What the cache knew of an earlier connection went with its end, or goes within a second. In a flood each look
+        // would be one into memory.
+        return Err(Some(Counter::Control));
+    }
     let flows = Fast::this();
     let now = jiffies();
     let hash = cache::hash(&arrival.key, seed());

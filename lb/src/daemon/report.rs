@@ -71,19 +71,22 @@ pub struct InterfaceReport {
     pub xdp: XdpReport,
     /// Whether XDP forwards established flows that arrive here.
     #[serde(default)]
-    pub fast_path: FastReport,
+    pub fast_path: SwitchReport,
+    /// Whether XDP drops what may not open a connection.
+    #[serde(default)]
+    pub guard: SwitchReport,
 }
 
-/// The fast path of an interface.
+/// Something that XDP does or does not do on an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FastReport {
+pub struct SwitchReport {
     /// Whether it is on.
     pub on: bool,
     /// Why not, or what it does not do; may be empty.
     pub reason: String,
 }
 
-impl std::fmt::Display for FastReport {
+impl std::fmt::Display for SwitchReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.on { "on" } else { "off" })?;
         if self.reason.is_empty() { Ok(()) } else { write!(f, " ({})", self.reason) }

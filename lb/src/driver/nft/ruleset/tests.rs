@@ -76,7 +76,7 @@ fn blocks_do_not_depend_on_their_order() {
 
 #[test]
 fn every_counter_is_declared_once_and_used() {
-    let text = create();
+    let text = create(Synproxy::On);
     for counter in counter::ALL {
         assert_eq!(text.matches(&format!("add counter {TABLE} {counter}\n")).count(), 1);
         assert!(text.contains(&format!("counter name {counter} ")), "{counter}");
