@@ -8,7 +8,10 @@ use std::{
 use portico::{
     convert::Converted,
     lab::manifest::NAMESPACE,
-    model::{Conditions, Endpoint, GuardWish, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort, TrafficPolicy},
+    model::{
+        Conditions, Endpoint, GuardWish, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort,
+        TrafficPolicy,
+    },
     source::{Change, Event, Outcome},
 };
 

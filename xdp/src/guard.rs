@@ -1,28 +1,29 @@
 //! Who may open a connection, before conntrack spends anything on it.
 
-use core::hint::black_box;
+use core::{hint::black_box, mem};
 
 use aya_ebpf::{
-    bindings::{iphdr, ipv6hdr, tcphdr},
+    bindings::{bpf_fib_lookup as Params, iphdr, ipv6hdr, tcphdr},
     helpers::{
         bpf_ktime_get_ns,
         generated::{
-            bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6, bpf_tcp_raw_gen_syncookie_ipv4,
-            bpf_tcp_raw_gen_syncookie_ipv6, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
-            bpf_xdp_load_bytes,
+            bpf_fib_lookup, bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6,
+            bpf_tcp_raw_gen_syncookie_ipv4, bpf_tcp_raw_gen_syncookie_ipv6, bpf_xdp_adjust_meta,
+            bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
         },
     },
     programs::XdpContext,
 };
 use datapath::{
-    abi::{Addr, FlowKey, Frontend, Hint, TCP, UDP, UDP_FLOW, ports},
+    abi::{Addr, Counter, FlowKey, Frontend, Hint, Hook, LOCAL, TCP, UDP, UDP_FLOW, ports},
     guard::{
-        cookie::{self, Answer},
+        cookie::{self, Answer, Reading},
         may_prove, source,
     },
     packet::{Frame as _, Packet},
+    tables::Tables as _,
 };
-use tables::{ContextFrame, clock, desk, device, has_cookies, has_room, seen};
+use tables::{ContextFrame, KernelTables, clock, count, desk, device, has_cookies, has_room, seen};
 
 use crate::conntrack::Conntrack;
 
@@ -56,6 +57,10 @@ pub(crate) fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> A
     if packet.protocol == TCP && packet.opens {
         seen.opening(guard, &clock);
         if has_cookies() && seen.asks_for_cookies(guard, &clock) {
+            if !seen.is_routed(|| is_routed(ctx, packet)) {
+                count(Hook::Xdp, Counter::Unrouted);
+                return Admission::Serve;
+            }
             match challenge(ctx, packet) {
                 ANSWERED => return Admission::Answered,
                 PROXY => return Admission::Proxy,
@@ -114,6 +119,43 @@ fn words(addr: &Addr) -> [u64; 2] {
     unsafe { [words.read_volatile(), words.add(1).read_volatile()] }
 }
 
+/// `AF_INET` and `AF_INET6`.
+const INET: u8 = 2;
+const INET6: u8 = 10;
+/// `BPF_FIB_LKUP_RET_*`: there is a route, but no neighbour yet; and one that is local, or none.
+const NO_NEIGHBOUR: i64 = 7;
+const NOT_FORWARDED: i64 = 4;
+
+/// Whether the kernel would let a packet get as far as synproxy, which sits where packets are forwarded or delivered.
+#[inline(never)]
+fn is_routed(ctx: &XdpContext, packet: &Packet) -> bool {
+    // SAFETY: integers and arrays of them, for which zero is valid.
+    let mut params: Params = unsafe { mem::zeroed() };
+    let (src, dst) = (words(&packet.src), words(&packet.dst));
+    // SAFETY: the context is valid.
+    params.ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
+    params.l4_protocol = TCP;
+    let [high, low] = dst;
+    if high == 0 && low as u32 == Addr::ANY_V4.words()[1] as u32 {
+        params.family = INET;
+        params.__bindgen_anon_3.ipv4_src = (src[1] >> 32) as u32;
+        params.__bindgen_anon_4.ipv4_dst = (low >> 32) as u32;
+    } else {
+        let words = |[a, b]: [u64; 2]| [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32];
+        params.family = INET6;
+        params.__bindgen_anon_3.ipv6_src = words(src);
+        params.__bindgen_anon_4.ipv6_dst = words(dst);
+    }
+    // SAFETY: context and parameters are valid for the call and as long as it is told.
+    let found =
+        unsafe { bpf_fib_lookup(ctx.ctx.cast(), (&raw mut params).cast(), size_of::<Params>() as i32, 0) };
+    match found {
+        0 | NO_NEIGHBOUR => true,
+        NOT_FORWARDED => KernelTables.address(&packet.dst) & LOCAL != 0,
+        _ => false,
+    }
+}
+
 /// What [`challenge`] did.
 const ANSWERED: u32 = 1;
 const PROXY: u32 = 2;
@@ -149,12 +191,11 @@ fn redirect(ctx: &XdpContext) -> u32 {
     device(unsafe { (*ctx.ctx).ingress_ifindex }).unwrap_or(0)
 }
 
+/// Copies a TCP header to where its options can be read.
 #[inline(always)]
-fn answer(ctx: &XdpContext, packet: &Packet) -> Option<()> {
+fn read(ctx: &XdpContext, at: usize) -> Option<&'static mut Reading> {
     let frame = ContextFrame(ctx);
-    let at = offset(packet.transport)?;
     let fixed = frame.window::<20>(at)?;
-    let [_, _, _, _, a, b, c, d, ..] = *fixed;
     // Hidden from the compiler, which would compare the number before it is multiplied, and the verifier not see that.
     let length = black_box(usize::from(fixed[12] >> 4) * 4);
     if !(20..=60).contains(&length) {
@@ -163,22 +204,30 @@ fn answer(ctx: &XdpContext, packet: &Packet) -> Option<()> {
     let desk = desk()?;
     // SAFETY: this CPU's own, and nobody else refers to this part of it.
     let reading = unsafe { &mut (*desk).reading };
-    let header: *mut u8 = reading.header.as_mut_ptr();
     // SAFETY: there is room for 60 bytes, the most that a header can have.
-    if unsafe { bpf_xdp_load_bytes(ctx.ctx, at as u32, header.cast(), length as u32) } != 0 {
-        return None;
-    }
+    let loaded =
+        unsafe { bpf_xdp_load_bytes(ctx.ctx, at as u32, reading.header.as_mut_ptr().cast(), length as u32) };
     reading.length = length as u32;
+    (loaded == 0).then_some(reading)
+}
+
+#[inline(always)]
+fn answer(ctx: &XdpContext, packet: &Packet) -> Option<()> {
+    let frame = ContextFrame(ctx);
+    let at = offset(packet.transport)?;
+    let reading = read(ctx, at)?;
+    let length = reading.length;
+    let header: *mut u8 = reading.header.as_mut_ptr();
     let network = offset(packet.network)?;
     let transport: *mut tcphdr = header.cast();
     let cookie = if packet.dst.is_v4() {
         let network = core::ptr::from_ref(frame.window::<20>(network)?).cast_mut().cast::<iphdr>();
         // SAFETY: both headers are there, and as long as it is told.
-        unsafe { bpf_tcp_raw_gen_syncookie_ipv4(network, transport, length as u32) }
+        unsafe { bpf_tcp_raw_gen_syncookie_ipv4(network, transport, length) }
     } else {
         let network = core::ptr::from_ref(frame.window::<40>(network)?).cast_mut().cast::<ipv6hdr>();
         // SAFETY: as above.
-        unsafe { bpf_tcp_raw_gen_syncookie_ipv6(network, transport, length as u32) }
+        unsafe { bpf_tcp_raw_gen_syncookie_ipv6(network, transport, length) }
     };
     if cookie < 0 {
         return None;
@@ -188,12 +237,12 @@ fn answer(ctx: &XdpContext, packet: &Packet) -> Option<()> {
     let answer = Answer {
         cookie: cookie as u32,
         options: reading.options(),
-        sequence: u32::from_be_bytes([a, b, c, d]),
+        sequence: reading.sequence(),
         milliseconds,
     };
     // SAFETY: the context is valid.
     let before = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as i64;
-    let change = cookie::length(packet) as i64 - before;
+    let change = cookie::length(packet, answer.options) as i64 - before;
     // SAFETY: as above; a frame that cannot be made longer stays as it is.
     if unsafe { bpf_xdp_adjust_tail(ctx.ctx, change as i32) } != 0 {
         return None;
@@ -205,20 +254,26 @@ fn answer(ctx: &XdpContext, packet: &Packet) -> Option<()> {
 /// acknowledgement that was lost.
 #[inline(never)]
 fn proves(ctx: &XdpContext, packet: &Packet) -> bool {
+    try_prove(ctx, packet).is_some()
+}
+
+#[inline(always)]
+fn try_prove(ctx: &XdpContext, packet: &Packet) -> Option<()> {
     let frame = ContextFrame(ctx);
-    let Some(at) = offset(packet.transport) else { return false };
-    let Some(header) = frame.window::<20>(at) else { return false };
-    let mut header = *header;
-    if check(&frame, packet, &header) {
-        return true;
-    }
+    let at = offset(packet.transport)?;
+    let options = read(ctx, at)?.options();
+    let mut header = *frame.window::<20>(at)?;
     let [_, _, _, _, a, b, c, d, ..] = header;
-    let next = u32::from_be_bytes([a, b, c, d]).wrapping_add(1).to_be_bytes();
-    header[4] = next[0];
-    header[5] = next[1];
-    header[6] = next[2];
-    header[7] = next[3];
-    check(&frame, packet, &header) && cookie::advance(&frame, at).is_some()
+    let sequence = u32::from_be_bytes([a, b, c, d]);
+    if cookie::lag(sequence, options) == 0 {
+        return check(&frame, packet, &header).then_some(());
+    }
+    let [a, b, c, d] = sequence.wrapping_add(1).to_be_bytes();
+    header[4] = a;
+    header[5] = b;
+    header[6] = c;
+    header[7] = d;
+    if check(&frame, packet, &header) { cookie::advance(&frame, at) } else { None }
 }
 
 #[inline(always)]
@@ -228,10 +283,14 @@ fn check(frame: &ContextFrame<'_, XdpContext>, packet: &Packet, transport: &[u8;
     if packet.dst.is_v4() {
         let Some(header) = frame.window::<20>(network) else { return false };
         // SAFETY: both headers are there.
-        unsafe { bpf_tcp_raw_check_syncookie_ipv4(core::ptr::from_ref(header).cast_mut().cast(), transport) == 0 }
+        unsafe {
+            bpf_tcp_raw_check_syncookie_ipv4(core::ptr::from_ref(header).cast_mut().cast(), transport) == 0
+        }
     } else {
         let Some(header) = frame.window::<40>(network) else { return false };
         // SAFETY: as above.
-        unsafe { bpf_tcp_raw_check_syncookie_ipv6(core::ptr::from_ref(header).cast_mut().cast(), transport) == 0 }
+        unsafe {
+            bpf_tcp_raw_check_syncookie_ipv6(core::ptr::from_ref(header).cast_mut().cast(), transport) == 0
+        }
     }
 }

@@ -9,7 +9,9 @@ mod guard;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT}, helpers::generated::bpf_xdp_adjust_meta, macros::xdp,
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
+    helpers::generated::bpf_xdp_adjust_meta,
+    macros::xdp,
     programs::XdpContext,
 };
 use datapath::{

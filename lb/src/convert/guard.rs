@@ -41,7 +41,8 @@ mod tests {
     use super::*;
 
     fn read(entries: &[(&str, &str)]) -> (GuardWish, Vec<String>) {
-        let annotations = entries.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        let annotations =
+            entries.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let mut remarks = Remarks::default();
         (guard(Some(&annotations), &mut remarks), remarks.notes)
     }

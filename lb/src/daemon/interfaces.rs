@@ -9,7 +9,7 @@ use super::{
     DetectLocal,
     facts::pod_interfaces,
     fast::{self, FastPath},
-    report::{SwitchReport, InterfaceReport, XdpReport},
+    report::{InterfaceReport, SwitchReport, XdpReport},
 };
 use crate::{
     driver::{
@@ -455,9 +455,14 @@ mod tests {
     #[test]
     fn unnamed_interfaces_are_those_with_a_default_route_or_all_that_are_up() {
         let mut snapshot = snapshot();
-        let chosen =
-            Interfaces::new(&[], XdpChoice::Auto, (FastPath::default(), true), DetectLocal::default(), &snapshot)
-                .unwrap();
+        let chosen = Interfaces::new(
+            &[],
+            XdpChoice::Auto,
+            (FastPath::default(), true),
+            DetectLocal::default(),
+            &snapshot,
+        )
+        .unwrap();
         assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0", "eth0.5", "eth0.5.6"]);
         snapshot.default_v6.insert(3);
         assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0.5"]);

@@ -173,14 +173,14 @@ impl Daemon {
         let (cgroup, cgroup_dir) = cgroup::open(options.cgroup.as_deref())?;
 
         let nft = Nft::new();
-        let synproxy = nft.has_synproxy().context("cannot learn what nft can do here")?;
-        if options.guard.is_some() && !synproxy {
-            warn!("no SYN cookies: this kernel's nftables has no synproxy");
+        let no_synproxy = nft.lacks_synproxy().context("cannot learn what nft can do here")?;
+        if let Some(reason) = no_synproxy.filter(|_| options.guard.is_some()) {
+            warn!(reason, "no SYN cookies, as nft takes no rules with synproxy");
         }
         let features = Features {
             cache: options.flow_cache.map_or_else(FlowCache::default, FlowCache::of),
             guard: options.guard.is_some(),
-            cookies: synproxy,
+            cookies: no_synproxy.is_none(),
         };
         let mut objects = Objects::load_with(&pins, features)?;
         let maps = Maps::open(&pins)?;

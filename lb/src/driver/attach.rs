@@ -20,7 +20,8 @@ use aya::programs::{
 
 use super::{
     objects::{
-        self, EGRESS_PROGRAM, FAST_PROGRAMS, GUARD_PROGRAMS, Objects, SOCKET_PROGRAMS, TC_PROGRAMS, XDP_PROGRAMS,
+        self, EGRESS_PROGRAM, FAST_PROGRAMS, GUARD_PROGRAMS, Objects, SOCKET_PROGRAMS, TC_PROGRAMS,
+        XDP_PROGRAMS,
     },
     pins::{self, PinDir},
     sys,

@@ -114,6 +114,8 @@ pub struct Nft {
 #[derive(Debug)]
 struct Expected {
     synproxy: Synproxy,
+    /// What nft says of the rules with synproxy, if it does not take them.
+    refusal: Option<String>,
     blocks: Vec<String>,
 }
 
@@ -143,7 +145,7 @@ impl Nft {
     /// All but [`Error::Watch`].
     pub fn ensure(&self) -> Result<Ensured, Error> {
         let before = self.table()?;
-        let Expected { synproxy, blocks } = self.expected()?;
+        let Expected { synproxy, blocks, .. } = self.expected()?;
         if before.as_ref() == Some(blocks) {
             // Elements are not part of the comparison; adding those that exist costs no transaction.
             self.add(&ruleset::probe_elements())?;
@@ -180,12 +182,12 @@ impl Nft {
         Ok(self.table()?.as_ref() == Some(&self.expected()?.blocks))
     }
 
-    /// Whether this kernel has a synproxy, without which no SYN cookies are asked for.
+    /// Why there is no synproxy, without which no SYN cookies are asked for; none if there is.
     ///
     /// # Errors
     /// All but [`Error::Watch`].
-    pub fn has_synproxy(&self) -> Result<bool, Error> {
-        Ok(self.expected()?.synproxy == Synproxy::On)
+    pub fn lacks_synproxy(&self) -> Result<Option<&str>, Error> {
+        Ok(self.expected()?.refusal.as_deref())
     }
 
     /// Every label with its backend, except the probe's.
@@ -321,12 +323,15 @@ impl Nft {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Scratch(errno.into()))?;
             let attempt = "write the rules of table inet portico";
             let write = |synproxy| self.process.write(attempt, &ruleset::create(synproxy));
-            let synproxy = match write(Synproxy::On) {
-                Ok(()) => Synproxy::On,
-                Err(Error::Refused { .. }) => write(Synproxy::Absent).map(|()| Synproxy::Absent)?,
+            let (synproxy, refusal) = match write(Synproxy::On) {
+                Ok(()) => (Synproxy::On, None),
+                Err(Error::Refused { message, .. }) => {
+                    write(Synproxy::Absent)?;
+                    (Synproxy::Absent, Some(message))
+                }
                 Err(error) => return Err(error),
             };
-            Ok(Expected { synproxy, blocks: self.table()?.unwrap_or_default() })
+            Ok(Expected { synproxy, refusal, blocks: self.table()?.unwrap_or_default() })
         };
         // A namespace belongs to a thread and goes away with it.
         let learned = thread::scope(|scope| scope.spawn(learn).join())

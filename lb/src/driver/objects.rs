@@ -246,7 +246,8 @@ fn load_xdp(pins: &PinDir, features: Features) -> Result<(Ebpf, Option<Error>), 
         kfunc::resolve(bytes, &functions).map_err(|source| Error::Kernel { object: "xdp", source })?;
     let layout = support.as_ref().map_or_else(|_| ConntrackLayout::default(), |support| support.layout);
     let flows = features.cache.flows;
-    let guard = if features.guard { guard::ON } else { 0 } | if features.cookies { guard::COOKIES } else { 0 };
+    let guard =
+        if features.guard { guard::ON } else { 0 } | if features.cookies { guard::COOKIES } else { 0 };
     let trust = layout.hz;
     let seed = random().map_err(Error::Random)?;
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| Error::Cpus(error))? as u32;

@@ -57,7 +57,8 @@ fn xdp_outlives_its_process_and_is_replaced_in_place() {
     let index = index(&netns);
     let attach = |mode| {
         netns.run(|| {
-            attach::xdp(&mut Objects::load(&pins.0).unwrap(), &pins.0, "eth0", index, mode, XdpTask::Decide).unwrap();
+            attach::xdp(&mut Objects::load(&pins.0).unwrap(), &pins.0, "eth0", index, mode, XdpTask::Decide)
+                .unwrap();
         });
         xdp(&netns)
     };

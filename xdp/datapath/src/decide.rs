@@ -3,8 +3,8 @@
 use crate::{
     abi::{
         Addr, Affinity, CLASSES, CLUSTER_IP, Choice, Counter, Frontend, FrontendKey, LOCAL, Label,
-        MASQUERADE, MASQUERADE_MARK, NODE_PORT, POD_NETWORK, REFUSE, RESTRICTED, SERVICE_NETWORK, Source, VIP,
-        WITHHOLD,
+        MASQUERADE, MASQUERADE_MARK, NODE_PORT, POD_NETWORK, REFUSE, RESTRICTED, SERVICE_NETWORK, Source,
+        VIP, WITHHOLD,
     },
     hash, maglev,
     packet::Packet,

@@ -9,7 +9,7 @@
 pub mod cookie;
 
 use crate::{
-    abi::{Addr, Guard, Rate, Source, SourceRate, TCP},
+    abi::{Addr, Guard, ROUTED, Rate, Source, SourceRate, TCP, UNROUTED},
     packet::{
         Packet,
         flag::{ACK, FIN, RST, SYN},
@@ -69,6 +69,7 @@ impl Seen {
             rate.began = clock.now as u32;
             rate.opening = 1;
             rate.opened = 0;
+            rate.route = 0;
             1
         } else {
             rate.opening = rate.opening.wrapping_add(1);
@@ -77,6 +78,17 @@ impl Seen {
         if guard.cookies != 0 && opening >= guard.cookies {
             rate.alarm = clock.now;
         }
+    }
+
+    /// Whether the host has a route to the frontend; asked for once in a second.
+    #[inline(always)]
+    pub fn is_routed(&self, look: impl FnOnce() -> bool) -> bool {
+        // SAFETY: as above.
+        let rate = unsafe { &mut *self.0 };
+        if rate.route == 0 {
+            rate.route = if look() { ROUTED } else { UNROUTED };
+        }
+        rate.route == ROUTED
     }
 
     /// Whether clients have to prove their address.
@@ -141,8 +153,8 @@ pub fn is_nonsense(packet: &Packet) -> bool {
     const FIN_ACK: u8 = FIN | ACK;
     const SYN_ACK: u8 = SYN | ACK;
     const RST_ACK: u8 = RST | ACK;
-    let flags = packet.protocol != TCP
-        || matches!(packet.flags, SYN | SYN_ACK | RST | RST_ACK | FIN_ACK | ACK);
+    let flags =
+        packet.protocol != TCP || matches!(packet.flags, SYN | SYN_ACK | RST | RST_ACK | FIN_ACK | ACK);
     !flags || packet.src == packet.dst || !is_unicast(&packet.src)
 }
 

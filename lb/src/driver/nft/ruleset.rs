@@ -49,7 +49,9 @@ pub mod counter {
             WITHHELD => "New flows dropped because a traffic policy withholds the endpoints.",
             INVALID => "Packets for a frontend that conntrack could not assign to a flow: dropped.",
             UNKNOWN_LABEL => "First packets whose label has no element: dropped.",
-            HANDSHAKES => "Packets with SYN cookies, which synproxy opens connections for, and SYNs that it answers.",
+            HANDSHAKES => {
+                "Packets with SYN cookies, which synproxy opens connections for, and SYNs that it answers."
+            }
             MASQUERADED => "New flows whose source was replaced.",
             PROBE_V4 => "The daemon's probes over IPv4 that were translated.",
             PROBE_V6 => "The daemon's probes over IPv6 that were translated.",
@@ -202,9 +204,7 @@ pub fn create(synproxy: Synproxy) -> String {
     let mut chains = CHAINS.to_vec();
     if synproxy == Synproxy::On {
         chains.extend(handshake::CHAINS);
-        for (name, definition) in Family::ALL.map(handshake::map) {
-            let _ = writeln!(text, "add map {TABLE} {name} {{ {definition} }}");
-        }
+        let _ = writeln!(text, "add map {TABLE} {} {{ {} }}", handshake::MAP, handshake::map());
     }
     // All before the first is emptied: rules name chains and maps.
     for (chain, hook) in &chains {

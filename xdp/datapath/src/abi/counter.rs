@@ -114,6 +114,9 @@ counters! {
     Challenge = "challenge",
     /// A SYN that the kernel's synproxy shall answer with a cookie, as nothing can be sent from XDP there.
     Proxy = "proxy",
+    /// A SYN was let in without a cookie although there are too many: the host has no route to its destination, which the
+    /// kernel's synproxy needs.
+    Unrouted = "unrouted",
     /// A cookie came back: the kernel's synproxy opens the connection.
     Handshake = "handshake",
     /// Of no connection and without a valid cookie, at a service that gets too many SYNs: dropped.
@@ -156,6 +159,7 @@ impl Counter {
             | Self::Oversize
             | Self::Challenge
             | Self::Proxy
+            | Self::Unrouted
             | Self::Handshake
             | Self::Stray
             | Self::Limit

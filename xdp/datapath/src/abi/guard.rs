@@ -33,9 +33,14 @@ pub struct Rate {
     pub opening: u32,
     /// Connections let in, in this second.
     pub opened: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Whether the host was found to have a route to the frontend, in this second: zero, or [`ROUTED`] or [`UNROUTED`].
+    pub route: u32,
 }
+
+/// [`Rate::route`]: it has one.
+pub const ROUTED: u32 = 1;
+/// [`Rate::route`]: it has none.
+pub const UNROUTED: u32 = 2;
 
 /// What a source has opened; key [`super::Source`].
 #[repr(C)]

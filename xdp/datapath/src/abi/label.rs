@@ -31,6 +31,13 @@ impl Label {
 }
 
 impl Label {
+    /// Whether synproxy shall deal with the packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_handshake(self) -> bool {
+        self.0 & !(Self::HANDSHAKE - 1) == Self::HANDSHAKE
+    }
+
     /// The label of a packet that completes a handshake by cookie.
     #[inline(always)]
     #[must_use]

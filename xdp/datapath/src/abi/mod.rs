@@ -25,7 +25,7 @@ pub use flow::{
     TrafficKey, UDP_FLOW, Words, mac, ports, split,
 };
 pub use frontend::{CLASSES, Choice, Frontend, FrontendKey, MASQUERADE, REFUSE, RESTRICTED, WITHHOLD};
-pub use guard::{Guard, Rate, SourceRate};
+pub use guard::{Guard, ROUTED, Rate, SourceRate, UNROUTED};
 pub use hint::Hint;
 pub use label::{Label, MASQUERADE_MARK};
 pub use maglev::{CHUNK_WORDS, Chunk};

@@ -44,7 +44,7 @@ Rate 24
   8 began
   12 opening
   16 opened
-  20 reserved
+  20 route
 SourceRate 8
   0 began
   4 opened
@@ -117,7 +117,7 @@ fn a_layout_changes_only_with_the_schema() {
         FrontendKey { addr, port, protocol, reserved }
         Frontend { service, flags, affinity, outside, pod, host, guard }
         Guard { cookies, flows, source_flows }
-        Rate { alarm, began, opening, opened, reserved }
+        Rate { alarm, began, opening, opened, route }
         SourceRate { began, opened }
         Choice { table, flags }
         Backend { addr, port, reserved }

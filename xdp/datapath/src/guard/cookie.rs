@@ -22,8 +22,9 @@ pub const WINDOW_SCALE: u8 = 7;
 
 /// Room for the longest TCP header and for any position in it that six bits can name.
 pub const HEADER: usize = 64;
-/// The TCP header of an answer, options included.
-pub const ANSWER: usize = 40;
+/// The TCP header of an answer to a client with timestamps, options included; and to one without.
+const LONG: usize = 40;
+const SHORT: usize = 24;
 
 /// A TCP header, and how far its options are read.
 ///
@@ -38,16 +39,27 @@ pub struct Reading {
     pub length: u32,
     at: u32,
     timestamp: u32,
+    echo: u32,
     kept: u32,
 }
 
-/// What of a SYN's options the answer repeats.
+/// What is read of the options of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// The client's timestamp, as it lies in the header.
     pub timestamp: u32,
+    /// The timestamp of ours that it repeats, likewise.
+    pub echo: u32,
     /// [`TIMESTAMPED`], [`SELECTIVE_ALLOWED`], [`SCALED`] and in the low four bits the shift of the client's window.
     pub kept: u32,
+}
+
+impl Options {
+    /// Bytes of the TCP header of an answer.
+    #[inline(always)]
+    const fn answer(self) -> usize {
+        if self.kept & TIMESTAMPED != 0 { LONG } else { SHORT }
+    }
 }
 
 /// [`Options::kept`]: there is a timestamp.
@@ -57,6 +69,29 @@ pub const SELECTIVE_ALLOWED: u32 = 1 << 4;
 /// [`Options::kept`]: the client scales windows.
 pub const SCALED: u32 = 1 << 9;
 const SHIFT: u32 = 0xf;
+
+/// Bits of our timestamp that are not the time: synproxy's own six, eight of the client's sequence number, and a mark by
+/// which the timestamps of others, synproxy's too, are told from these. Nobody minds, as clients only look whether
+/// timestamps grow from here on.
+const KEPT: u32 = 0x3f_ffff;
+const TAG: u32 = 0x2d << 14;
+const TAG_BITS: u32 = 0xff << 14;
+
+/// Where a timestamp has part of a sequence number.
+const fn sequence_bits(sequence: u32) -> u32 {
+    (sequence & 0xff) << 6
+}
+
+/// By how much the sequence number of an acknowledgement has to be advanced before it is the one that a cookie was made
+/// for. A cookie does not tell: other numbers than the client's are taken for another size of segments. One, where the
+/// client asks whether the window is still closed (RFC 9293 section 3.8.6.1), because its acknowledgement was lost.
+#[inline(always)]
+#[must_use]
+pub const fn lag(sequence: u32, options: Options) -> u32 {
+    let ours = u32::from_be(options.echo);
+    let tagged = options.kept & TIMESTAMPED != 0 && ours & TAG_BITS == TAG;
+    if tagged && ours & sequence_bits(!0) == sequence_bits(sequence) { 1 } else { 0 }
+}
 
 /// More options than a SYN has in practice, padding included: there may be up to 40.
 const MOST_OPTIONS: usize = 16;
@@ -72,11 +107,19 @@ const LARGEST_SCALE: u8 = 14;
 
 impl Default for Reading {
     fn default() -> Self {
-        Self { header: [0; HEADER], length: 0, at: 0, timestamp: 0, kept: 0 }
+        Self { header: [0; HEADER], length: 0, at: 0, timestamp: 0, echo: 0, kept: 0 }
     }
 }
 
 impl Reading {
+    /// The sequence number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sequence(&self) -> u32 {
+        let [_, _, _, _, a, b, c, d, ..] = self.header;
+        u32::from_be_bytes([a, b, c, d])
+    }
+
     /// Reads the options behind the header.
     #[inline(always)]
     #[must_use]
@@ -84,12 +127,13 @@ impl Reading {
         set(&mut self.at, 20);
         set(&mut self.kept, 0);
         set(&mut self.timestamp, 0);
+        set(&mut self.echo, 0);
         for _ in 0..MOST_OPTIONS {
             if !self.step() {
                 break;
             }
         }
-        Options { timestamp: get(&self.timestamp), kept: get(&self.kept) }
+        Options { timestamp: get(&self.timestamp), echo: get(&self.echo), kept: get(&self.kept) }
     }
 
     /// Reads one option; whether there may be another.
@@ -119,7 +163,9 @@ impl Reading {
             SELECTIVE if size == 2 => set(&mut self.kept, kept | SELECTIVE_ALLOWED),
             TIMESTAMP if size == 10 => {
                 let timestamp = u32::from_ne_bytes([byte(2), byte(3), byte(4), byte(5)]);
+                let echo = u32::from_ne_bytes([byte(6), byte(7), byte(8), byte(9)]);
                 set(&mut self.timestamp, timestamp);
+                set(&mut self.echo, echo);
                 set(&mut self.kept, kept | TIMESTAMPED);
             }
             _ => {}
@@ -144,8 +190,8 @@ fn set(number: &mut u32, value: u32) {
 /// Length of an answer to a packet, with the link-layer header and its tags.
 #[inline(always)]
 #[must_use]
-pub fn length(packet: &Packet) -> usize {
-    usize::from(packet.network) + if packet.dst.is_v4() { 20 } else { 40 } + ANSWER
+pub fn length(packet: &Packet, options: Options) -> usize {
+    usize::from(packet.network) + if packet.dst.is_v4() { 20 } else { 40 } + options.answer()
 }
 
 /// What goes into an answer besides what the SYN says.
@@ -165,24 +211,27 @@ pub struct Answer {
 #[inline(always)]
 pub fn write<F: FrameMut>(frame: &F, network: usize, packet: &Packet, answer: &Answer) -> Option<()> {
     let ethernet = frame.window_mut::<14>(0)?;
+    let length = answer.options.answer();
     let addresses = packet.src.words().into_iter().chain(packet.dst.words());
-    let sum = addresses.map(|word| (word & 0xffff_ffff) + (word >> 32)).sum::<u64>();
-    if packet.dst.is_v4() {
-        let header = frame.window_mut::<20>(network)?;
-        let transport = frame.window_mut::<ANSWER>(network + 20)?;
-        // SAFETY: the windows were just checked, and do not overlap.
-        let (header, transport) = unsafe { (&mut *header, &mut *transport) };
-        // The prefix of v4-mapped addresses is twice in the sum, where it counts as nothing.
-        tcp(transport, packet, answer, sum);
-        ipv4(header, packet);
+    // The prefix of v4-mapped addresses is twice in the sum, where it counts as nothing.
+    let mut sum = addresses.map(|word| (word & 0xffff_ffff) + (word >> 32)).sum::<u64>();
+    // Front to back: the compiler leaves out checks that later ones imply, which the verifier does not see.
+    let (transport, mss) = if packet.dst.is_v4() {
+        // SAFETY: each window was just checked, and windows do not overlap.
+        ipv4(unsafe { &mut *frame.window_mut::<20>(network)? }, packet, length);
+        (network + 20, MSS[0])
     } else {
-        let header = frame.window_mut::<40>(network)?;
-        let transport = frame.window_mut::<ANSWER>(network + 40)?;
         // SAFETY: as above.
-        let (header, transport) = unsafe { (&mut *header, &mut *transport) };
-        tcp(transport, packet, answer, sum);
-        ipv6(header, packet);
+        ipv6(unsafe { &mut *frame.window_mut::<40>(network)? }, packet, length);
+        (network + 40, MSS[1])
+    };
+    let first = frame.window_mut::<SHORT>(transport)?;
+    if length == LONG {
+        // SAFETY: as above.
+        sum += options_of(unsafe { &mut *frame.window_mut::<{ LONG - SHORT }>(transport + SHORT)? }, answer);
     }
+    // SAFETY: as above.
+    tcp(unsafe { &mut *first }, packet, answer, [mss, length as u16], sum);
     // SAFETY: as above.
     let ethernet = unsafe { &mut *ethernet };
     let (destination, rest) = (ethernet.word::<0>(), ethernet.half::<4>());
@@ -197,13 +246,19 @@ pub fn write<F: FrameMut>(frame: &F, network: usize, packet: &Packet, answer: &A
 const HOPS: u8 = 64;
 
 #[inline(always)]
-fn ipv4(header: &mut [u8; 20], packet: &Packet) {
+fn ipv4(header: &mut [u8; 20], packet: &Packet, length: usize) {
     let word = u32::from_ne_bytes;
     let source = word(packet.dst.v4_bytes());
     let destination = word(packet.src.v4_bytes());
     // No fragmentation; the checksum is set last.
-    let words = [word([0x45, 0, 0, 20 + ANSWER as u8]), word([0, 0, 0x40, 0]), word([HOPS, TCP, 0, 0])];
-    let sum = words.iter().chain([&source, &destination]).map(|word| u64::from(*word)).sum();
+    let words = [
+        word([0x45, 0, 0, 20 + length as u8]),
+        word([0, 0, 0x40, 0]),
+        word([HOPS, TCP, 0, 0]),
+        source,
+        destination,
+    ];
+    let sum = words.iter().map(|word| u64::from(*word)).sum();
     header.set_word::<0>(words[0]);
     header.set_word::<4>(words[1]);
     header.set_word::<8>(words[2]);
@@ -213,56 +268,30 @@ fn ipv4(header: &mut [u8; 20], packet: &Packet) {
 }
 
 #[inline(always)]
-fn ipv6(header: &mut [u8; 40], packet: &Packet) {
+fn ipv6(header: &mut [u8; 40], packet: &Packet, length: usize) {
     let (source, destination) = (packet.dst.words(), packet.src.words());
     header.set_word::<0>(u32::from_ne_bytes([0x60, 0, 0, 0]));
-    header.set_word::<4>(u32::from_ne_bytes([0, ANSWER as u8, TCP, HOPS]));
+    header.set_word::<4>(u32::from_ne_bytes([0, length as u8, TCP, HOPS]));
     header.set_double::<8>(source[0]);
     header.set_double::<16>(source[1]);
     header.set_double::<24>(destination[0]);
     header.set_double::<32>(destination[1]);
 }
 
+/// `sum` is over what else the checksum is over.
 #[inline(always)]
-fn tcp(header: &mut [u8; ANSWER], packet: &Packet, answer: &Answer, addresses: u64) {
+fn tcp(header: &mut [u8; SHORT], packet: &Packet, answer: &Answer, [mss, length]: [u16; 2], sum: u64) {
     let word = u32::from_ne_bytes;
-    let (mss_high, mss_low) = {
-        let mss = MSS[usize::from(!packet.dst.is_v4())];
-        ((mss >> 8) as u8, mss as u8)
-    };
-    let Options { timestamp, kept } = answer.options;
-    let nothing = word([PADDING; 4]);
-    // Without timestamps there is nowhere to keep the other two.
-    let (mut kinds, mut ours, mut theirs, mut scale) = (nothing, nothing, nothing, nothing);
-    if kept & TIMESTAMPED != 0 {
-        let selective = kept & SELECTIVE_ALLOWED;
-        kinds = if selective != 0 {
-            word([SELECTIVE, 2, TIMESTAMP, 10])
-        } else {
-            word([PADDING, PADDING, TIMESTAMP, 10])
-        };
-        let mut shift = SHIFT;
-        if kept & SCALED != 0 {
-            shift = kept & SHIFT;
-            scale = word([PADDING, SCALE, 3, WINDOW_SCALE]);
-        }
-        ours = (answer.milliseconds & !0x3f | shift | selective).to_be();
-        theirs = timestamp;
-    }
     let words = [
         ports(packet.dst_port, packet.src_port),
         answer.cookie.to_be(),
         answer.sequence.wrapping_add(1).to_be(),
-        // Ten words long, SYN and ACK, no window.
-        word([(ANSWER / 4) as u8 * 16, 0x12, 0, 0]),
-        word([SEGMENT_SIZE, 4, mss_high, mss_low]),
-        kinds,
-        ours,
-        theirs,
-        scale,
+        // SYN and ACK, no window.
+        word([(length / 4) as u8 * 16, 0x12, 0, 0]),
+        word([SEGMENT_SIZE, 4, (mss >> 8) as u8, mss as u8]),
     ];
-    let pseudo = u64::from(word([0, TCP, 0, ANSWER as u8]));
-    let sum = words.iter().map(|word| u64::from(*word)).sum::<u64>() + addresses + pseudo;
+    let pseudo = u64::from(word([0, TCP, 0, length as u8]));
+    let sum = words.iter().map(|word| u64::from(*word)).sum::<u64>() + sum + pseudo;
     header.set_word::<0>(words[0]);
     header.set_word::<4>(words[1]);
     header.set_word::<8>(words[2]);
@@ -270,14 +299,34 @@ fn tcp(header: &mut [u8; ANSWER], packet: &Packet, answer: &Answer, addresses: u
     header.set_word::<16>(0);
     header.set_half::<16>(!fold(sum));
     header.set_word::<20>(words[4]);
-    header.set_word::<24>(words[5]);
-    header.set_word::<28>(words[6]);
-    header.set_word::<32>(words[7]);
-    header.set_word::<36>(words[8]);
 }
 
-/// Adds one to the sequence number of a TCP packet. A client whose acknowledgement was lost asks whether the window is
-/// still closed, with the number before (RFC 9293 section 3.8.6.1), where the synproxy wants to see the next one.
+/// The options of a client with timestamps, and their sum. Without timestamps there is nowhere to keep the other two.
+#[inline(always)]
+fn options_of(options: &mut [u8; LONG - SHORT], answer: &Answer) -> u64 {
+    let word = u32::from_ne_bytes;
+    let Options { timestamp, kept, .. } = answer.options;
+    let selective = kept & SELECTIVE_ALLOWED;
+    let kinds = if selective != 0 { [SELECTIVE, 2] } else { [PADDING; 2] };
+    let (shift, scale) = if kept & SCALED != 0 {
+        (kept & SHIFT, [PADDING, SCALE, 3, WINDOW_SCALE])
+    } else {
+        (SHIFT, [PADDING; 4])
+    };
+    let words = [
+        word([kinds[0], kinds[1], TIMESTAMP, 10]),
+        (answer.milliseconds & !KEPT | TAG | sequence_bits(answer.sequence) | shift | selective).to_be(),
+        timestamp,
+        word(scale),
+    ];
+    options.set_word::<0>(words[0]);
+    options.set_word::<4>(words[1]);
+    options.set_word::<8>(words[2]);
+    options.set_word::<12>(words[3]);
+    words.iter().map(|word| u64::from(*word)).sum()
+}
+
+/// Adds one to the sequence number of a TCP packet; see [`lag`].
 #[inline(always)]
 pub fn advance<F: FrameMut>(frame: &F, transport: usize) -> Option<()> {
     let header = frame.window_mut::<20>(transport)?;

@@ -71,7 +71,10 @@ fn headers_and_flags_are_found() {
             false => Layers::new(TCP, src, dst).extension(Extension::HopByHop(1)),
         };
         let packet = super::ethernet(&extended.frame()[..]).unwrap();
-        assert_eq!((packet.network, packet.transport), (14, 14 + header + if header == 20 { 12 } else { 16 }));
+        assert_eq!(
+            (packet.network, packet.transport),
+            (14, 14 + header + if header == 20 { 12 } else { 16 })
+        );
     }
 }
 

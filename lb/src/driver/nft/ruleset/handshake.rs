@@ -28,17 +28,13 @@ pub(super) const CHAINS: [(&str, &str); 5] = [
     ("resumed", ""),
 ];
 
-/// Name and definition of the map of a family.
-pub(super) fn map(family: Family) -> (&'static str, String) {
-    let (name, addr) = match family {
-        Family::V4 => ("handshakes4", "ipv4_addr"),
-        Family::V6 => ("handshakes6", "ipv6_addr"),
-    };
-    let definition = format!(
-        "type {addr} . inet_service . {addr} . inet_service : classid; flags dynamic,timeout; timeout {REMEMBERED}; \
-         size {ROOM};"
-    );
-    (name, definition)
+/// The map that labels are remembered in.
+pub(super) const MAP: &str = "handshakes";
+
+/// Its definition.
+pub(super) fn map() -> String {
+    let key = key(Family::V4);
+    format!("typeof {key} : meta priority; flags dynamic,timeout; timeout {REMEMBERED}; size {ROOM};")
 }
 
 /// Labels of such packets.
@@ -46,10 +42,21 @@ pub(super) fn labels() -> String {
     format!("{}-{}", Label(Label::HANDSHAKE | Label::FIRST), Label(2 * Label::HANDSHAKE - 1))
 }
 
-fn key(family: Family) -> &'static str {
+/// What a label is remembered by: both IPv4 addresses, or the half of the client's IPv6 address that is the host's, and both
+/// ports, as they lie in the headers. nft 1.0.6 breaks off over a longer key of a map that rules write
+/// (`netlink_linearize.c`, `netlink_gen_expr`). Two IPv6 clients with one key would have to be there within the
+/// microseconds from one hook to the other.
+const fn key(family: Family) -> &'static str {
     match family {
-        Family::V4 => "ip saddr . tcp sport . ip daddr . tcp dport",
-        Family::V6 => "ip6 saddr . tcp sport . ip6 daddr . tcp dport",
+        Family::V4 => "@nh,96,64 . @th,0,32",
+        Family::V6 => "@nh,128,64 . @th,0,32",
+    }
+}
+
+const fn ip(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
     }
 }
 
@@ -67,17 +74,20 @@ pub(super) fn rules() -> Vec<(&'static str, String)> {
     let mut rule = |chain, rule| rules.push((chain, rule));
     let masquerade = Label(Label::HANDSHAKE | Label::HANDSHAKE_MASQUERADE);
     let last = Label(2 * Label::HANDSHAKE - 1);
-    rule("resumed", format!("meta priority {masquerade}-{last} meta mark set meta mark | {MASQUERADE_MARK:#x}"));
+    rule(
+        "resumed",
+        format!("meta priority {masquerade}-{last} meta mark set meta mark | {MASQUERADE_MARK:#x}"),
+    );
     let id = Label(Label::HANDSHAKE_MASQUERADE - 1);
     rule("resumed", format!("meta priority set meta priority & {id}"));
     for family in Family::ALL {
-        let ((map, _), key, keyword) = (map(family), key(family), keyword(family));
+        let (key, keyword) = (key(family), keyword(family));
         let mss = MSS[usize::from(family == Family::V6)];
         // Where there is no room the packet stays untranslated, and is dropped as such.
         rule(
             "verdict",
             format!(
-                "meta priority {labels} meta nfproto {keyword} meta l4proto tcp update @{map} {{ {key} : meta priority }}"
+                "meta priority {labels} meta nfproto {keyword} meta l4proto tcp update @{MAP} {{ {key} : meta priority }}"
             ),
         );
         // IPv4's forwarding has overwritten the label.
@@ -85,7 +95,7 @@ pub(super) fn rules() -> Vec<(&'static str, String)> {
             rule(
                 chain,
                 format!(
-                    "ct state untracked meta nfproto {keyword} meta l4proto tcp {key} @{map} synproxy mss {mss} wscale \
+                    "ct state untracked meta nfproto {keyword} meta l4proto tcp {key} @{MAP} synproxy mss {mss} wscale \
                      {WINDOW_SCALE} timestamp sack-perm"
                 ),
             );
@@ -95,11 +105,10 @@ pub(super) fn rules() -> Vec<(&'static str, String)> {
             "resume",
             format!(
                 "meta nfproto {keyword} meta l4proto tcp tcp flags & (syn | ack) == syn fib saddr type != local meta \
-                 priority set {key} map @{map}"
+                 priority set {key} map @{MAP}"
             ),
         );
-        let ip = if family == Family::V4 { "ip" } else { "ip6" };
-        let backends = family.map();
+        let (ip, backends) = (ip(family), family.map());
         rule(
             "resumed",
             format!("meta nfproto {keyword} meta l4proto tcp dnat {ip} to meta priority map @{backends}"),
@@ -109,15 +118,22 @@ pub(super) fn rules() -> Vec<(&'static str, String)> {
     rules
 }
 
-/// Rules at the start of `settle` and `masquerading`.
+/// Rules at the start of `settle`: such packets go on untranslated, if their label is remembered.
 pub(super) fn settle(counter: &str) -> [String; 2] {
-    let [v4, v6] = Family::ALL.map(|family| format!("{} @{}", key(family), map(family).0));
     let labels = labels();
-    [v4, v6].map(|remembered| format!("meta priority {labels} meta l4proto tcp {remembered} counter name {counter} accept"))
+    Family::ALL.map(|family| {
+        let (key, keyword) = (key(family), keyword(family));
+        format!(
+            "meta priority {labels} meta nfproto {keyword} meta l4proto tcp {key} @{MAP} counter name {counter} accept"
+        )
+    })
 }
 
-/// The label ends where the packet that it was given back to is about to leave.
+/// Rule at the start of `masquerading`: the label ends where the packet that it was given back to is about to leave.
 pub(super) fn end() -> String {
     let (first, last) = (Label(Label::FIRST), Label(Label::RESERVED - 1));
-    format!("meta priority {first}-{last} ct status dnat fib saddr type != local meta priority set {}", Label::NONE)
+    format!(
+        "meta priority {first}-{last} ct status dnat fib saddr type != local meta priority set {}",
+        Label::NONE
+    )
 }

@@ -5,7 +5,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::super::*;
 use crate::{
     convert::Converted,
-    model::{Conditions, Endpoint, GuardWish, Protocol, Service as ServiceObject, ServicePort, Slice, SlicePort, TrafficPolicy},
+    model::{
+        Conditions, Endpoint, GuardWish, Protocol, Service as ServiceObject, ServicePort, Slice, SlicePort,
+        TrafficPolicy,
+    },
     plan::{MaglevSpec, kernel::QUARANTINE},
     source::{Change, Event},
 };
