@@ -19,6 +19,7 @@ use crate::{
         maps::{Forwarding, Links},
         objects::Objects,
         pins::PinDir,
+        xfrm,
     },
     reconcile::chain,
 };
@@ -106,6 +107,11 @@ impl Interfaces {
     /// others, whose own programs and filters must not be passed by. Called again now and then, because whether a device
     /// takes redirected packets can change with the other end of it.
     pub(super) fn link_up(&mut self, maps: &Forwarding, snapshot: &Snapshot) {
+        // A packet that is to be encrypted must not leave as it is. Where nobody knows, some packets may.
+        let encrypts = xfrm::policies().unwrap_or_else(|error| {
+            warn!(reason = chain(&error), "established flows are left to the kernel");
+            1
+        });
         let mut found = Vec::new();
         for (name, attached) in &mut self.attached {
             let (Some(interface), Some(device)) =
@@ -114,6 +120,10 @@ impl Interfaces {
                 continue;
             };
             if !attached.fast.on {
+                continue;
+            }
+            if encrypts > 0 {
+                attached.fast.reason = "nothing is forwarded, as there are IPsec policies".to_owned();
                 continue;
             }
             // Before Linux 6.3 nobody says; what runs XDP in a physical device's driver does this, too.

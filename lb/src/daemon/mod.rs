@@ -21,7 +21,9 @@ pub use interfaces::{XdpChoice, detach_all};
 pub use namespace::describe;
 pub use node_port::{NodePortAddresses, NodePortRange};
 pub use options::{Conntrack, DetectLocal, Options, Source};
-pub use report::{CounterReport, InterfaceReport, Report, SwitchReport, Translations, Trouble, XdpReport};
+pub use report::{
+    CounterReport, InterfaceReport, Report, SwitchReport, TrafficReport, Translations, Trouble, XdpReport,
+};
 pub use settings::{SysctlReport, restore};
 pub use status::query;
 
@@ -220,6 +222,8 @@ impl Daemon {
         daemon.interfaces.attach(&mut daemon.objects, &daemon.pins, &daemon.snapshot, true)?;
         daemon.interfaces.link_up(&daemon.reconciler.kernel().maps.forwarding, &daemon.snapshot);
         daemon.record_qdiscs()?;
+        // Before the first id is given to a service port: another one may have had it in a former process.
+        daemon.sweep_traffic();
         Ok(daemon)
     }
 

@@ -15,7 +15,11 @@ use datapath::{
     guard,
 };
 
-use super::{fast, host, kfunc, pins::PinDir};
+use super::{
+    fast::{self, Support},
+    host, kfunc,
+    pins::PinDir,
+};
 
 /// Maps that programs share, each pinned under its name.
 const SHARED: [&str; 16] = [
@@ -235,15 +239,25 @@ impl Objects {
     }
 }
 
-/// XDP, and why it cannot ask conntrack, if so.
-fn load_xdp(pins: &PinDir, features: Features) -> Result<(Ebpf, Option<Error>), Error> {
-    let bytes = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp"));
+/// The XDP object such as aya loads it, its calls into the kernel resolved, from such as it was compiled; and what the
+/// fast path goes by, or why there can be none.
+///
+/// # Errors
+///
+/// It is no such object.
+pub fn resolve(object: &[u8]) -> Result<(Vec<u8>, Result<Support, fast::Error>), Error> {
     let support = fast::support();
     let ids = support.as_ref().ok().map(|support| support.functions);
     let functions: Vec<_> =
         fast::FUNCTIONS.iter().enumerate().map(|(i, name)| (*name, ids.map(|ids| ids[i]))).collect();
-    let bytes =
-        kfunc::resolve(bytes, &functions).map_err(|source| Error::Kernel { object: "xdp", source })?;
+    let resolved =
+        kfunc::resolve(object, &functions).map_err(|source| Error::Kernel { object: "xdp", source })?;
+    Ok((resolved, support))
+}
+
+/// XDP, and why it cannot ask conntrack, if so.
+fn load_xdp(pins: &PinDir, features: Features) -> Result<(Ebpf, Option<Error>), Error> {
+    let (bytes, support) = resolve(include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp")))?;
     let layout = support.as_ref().map_or_else(|_| ConntrackLayout::default(), |support| support.layout);
     let flows = features.cache.flows;
     let guard =

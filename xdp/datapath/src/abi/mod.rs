@@ -22,7 +22,7 @@ pub use backend::Backend;
 pub use counter::{COUNTERS, Counter, Hook};
 pub use flow::{
     ConntrackLayout, Flow, FlowKey, Input, InputKey, Output, PARTIAL, PASS, REPLY, TAGGED, TRANSMIT, Traffic,
-    TrafficKey, UDP_FLOW, Words, mac, ports, split,
+    TrafficKey, UDP_FLOW, UNROUTABLE, Words, mac, ports, split,
 };
 pub use frontend::{CLASSES, Choice, Frontend, FrontendKey, MASQUERADE, REFUSE, RESTRICTED, WITHHOLD};
 pub use guard::{Guard, ROUTED, Rate, SourceRate, UNROUTED};

@@ -147,7 +147,8 @@ fn transport<F: Frame + ?Sized>(
         TCP => {
             let tcp = frame.window::<20>(at).ok_or(Counter::Malformed)?;
             key.ports = tcp.word::<0>();
-            if total < header + TCP_HEADER || tcp[12] >> 4 < 5 {
+            let with_options = u32::from(tcp[12] >> 4) * 4;
+            if with_options < TCP_HEADER || total < header + with_options {
                 return Err(Counter::Malformed);
             }
             opens = tcp[13] & ALL == SYN;
@@ -157,7 +158,8 @@ fn transport<F: Frame + ?Sized>(
             let udp = frame.window::<8>(at).ok_or(Counter::Malformed)?;
             key.ports = udp.word::<0>();
             key.link |= FlowKey::link(0, UDP_FLOW);
-            if total < header + UDP_HEADER {
+            let length = u32::from(u16::from_be(udp.half::<4>()));
+            if length < UDP_HEADER || total < header + length {
                 return Err(Counter::Malformed);
             }
             false
