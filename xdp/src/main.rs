@@ -84,7 +84,7 @@ fn guard(ctx: &XdpContext) -> u32 {
     let mut decision = Decision::pass(Counter::Malformed);
     if parse_apart(ctx, packet, &mut decision) != 0 {
         // SAFETY: it was parsed.
-        let action = judge(ctx, unsafe { packet.assume_init_ref() }, &mut decision);
+        let action = judge(ctx, unsafe { packet.assume_init_mut() }, &mut decision);
         if action != XDP_PASS {
             return action;
         }
@@ -126,7 +126,7 @@ fn parse_apart(ctx: &XdpContext, packet: &mut MaybeUninit<Packet>, decision: &mu
 
 /// The action for a packet, and the decision if it is to pass.
 #[inline(never)]
-fn judge(ctx: &XdpContext, packet: &Packet, decision: &mut Decision) -> u32 {
+fn judge(ctx: &XdpContext, packet: &mut Packet, decision: &mut Decision) -> u32 {
     match guarded_decision(ctx, packet) {
         Ok(made) => {
             *decision = made;
@@ -138,7 +138,7 @@ fn judge(ctx: &XdpContext, packet: &Packet, decision: &mut Decision) -> u32 {
 
 /// The decision about a packet that the guard lets pass, or else its action.
 #[inline(always)]
-fn guarded_decision(ctx: &XdpContext, packet: &Packet) -> Result<Decision, u32> {
+fn guarded_decision(ctx: &XdpContext, packet: &mut Packet) -> Result<Decision, u32> {
     let mut frontend = Frontend::default();
     let mut decision = Decision::pass(Counter::NoFrontend);
     if find_apart(packet, &mut frontend, &mut decision) == 0 {
@@ -152,7 +152,11 @@ fn guarded_decision(ctx: &XdpContext, packet: &Packet) -> Result<Decision, u32> 
         match admit(ctx, packet, &frontend) {
             Admission::Serve => {}
             Admission::Proxy => proxied = Some(Counter::Proxy),
-            Admission::Handshake => proxied = Some(Counter::Handshake),
+            Admission::Handshake => {
+                proxied = Some(Counter::Handshake);
+                // The tables have not seen its SYN.
+                packet.opens = true;
+            }
             Admission::Stray => return Err(drop(Counter::Stray)),
             Admission::Limit => return Err(drop(Counter::Limit)),
             Admission::SourceLimit => return Err(drop(Counter::SourceLimit)),

@@ -13,7 +13,8 @@ use std::{
 use aya::{TestRun as _, TestRunOptions};
 use datapath::{
     abi::{
-        Counter, Frontend, FrontendKey, Hint, Hook, Input, InputKey, Output, TAGGED, TCP, TRANSMIT, UDP, mac,
+        Choice, Counter, Frontend, FrontendKey, Hint, Hook, Input, InputKey, Output, REFUSE, TAGGED, TCP,
+        TRANSMIT, UDP, mac,
     },
     testing::Layers,
 };
@@ -107,7 +108,8 @@ impl Gateway {
     fn establish(&self, rig: &Rig, v6: bool, protocol: u8) {
         let [client, vip, backend] = ends(v6);
         let key = FrontendKey::new(vip.ip().into(), vip.port().to_be_bytes(), protocol);
-        rig.maps.frontends.put(&[(key, Frontend { service: 7, ..Frontend::default() })]).unwrap();
+        let outside = Choice { table: 0, flags: REFUSE };
+        rig.maps.frontends.put(&[(key, Frontend { service: 7, outside, ..Frontend::default() })]).unwrap();
         let [from, to] = [client, vip].map(|end| (end.ip().to_string(), end.port().to_string()));
         let backend = backend.to_string();
         let mut arguments = vec!["-I", "-s", &from.0, "-d", &to.0, "--dst-nat", &backend];

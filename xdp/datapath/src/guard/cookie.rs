@@ -339,3 +339,6 @@ pub fn advance<F: FrameMut>(frame: &F, transport: usize) -> Option<()> {
     header.set_half::<16>(!fold(sum));
     Some(())
 }
+
+#[cfg(test)]
+mod tests;
