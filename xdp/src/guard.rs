@@ -23,7 +23,7 @@ use datapath::{
     packet::{Frame as _, Packet},
     tables::Tables as _,
 };
-use tables::{ContextFrame, KernelTables, clock, count, desk, device, has_cookies, has_room, seen};
+use tables::{ContextFrame, KernelTables, count, desk, device, has_cookies, has_room, seen, time};
 
 use crate::conntrack::Conntrack;
 
@@ -52,11 +52,11 @@ pub(crate) enum Admission {
 pub(crate) fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> Admission {
     let guard = &frontend.guard;
     let Some(seen) = seen(frontend.service) else { return Admission::Serve };
-    let clock = clock();
+    let now = time();
     let mut admission = Admission::Serve;
     if packet.protocol == TCP && packet.opens {
-        seen.opening(guard, &clock);
-        if has_cookies() && seen.asks_for_cookies(guard, &clock) {
+        seen.opening(guard, now);
+        if has_cookies() && seen.asks_for_cookies(guard, now) {
             if !seen.is_routed(|| is_routed(ctx, packet)) {
                 count(Hook::Xdp, Counter::Unrouted);
                 return Admission::Serve;
@@ -69,7 +69,7 @@ pub(crate) fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> A
             }
         }
     } else if packet.protocol == TCP {
-        if !has_cookies() || !seen.takes_cookies(guard, &clock) || is_known(ctx, packet) {
+        if !has_cookies() || !seen.takes_cookies(guard, now) || is_known(ctx, packet) {
             return Admission::Serve;
         }
         if !may_prove(packet) || !proves(ctx, packet) {
@@ -80,9 +80,9 @@ pub(crate) fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> A
         if guard.flows | guard.source_flows == 0 || is_known(ctx, packet) {
             return Admission::Serve;
         }
-        seen.opening(guard, &clock);
+        seen.opening(guard, now);
     }
-    if guard.source_flows != 0 && !has_room(&source(frontend.service, &packet.src), guard, &clock) {
+    if guard.source_flows != 0 && !has_room(&source(frontend.service, &packet.src), guard, now) {
         return Admission::SourceLimit;
     }
     if seen.opened(guard) { admission } else { Admission::Limit }

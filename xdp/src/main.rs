@@ -79,12 +79,12 @@ fn guard_and_hint(ctx: &XdpContext) -> u32 {
 #[inline(never)]
 fn guard(ctx: &XdpContext) -> u32 {
     let Some(desk) = desk() else { return hint_apart(ctx) };
-    // SAFETY: this CPU's own, and nobody else refers to this part of it.
-    let packet = unsafe { &mut (*desk).packet };
+    // SAFETY: this CPU's own, and nobody else refers to these parts of it.
+    let (packet, frontend) = unsafe { (&mut (*desk).packet, &mut (*desk).frontend) };
     let mut decision = Decision::pass(Counter::Malformed);
     if parse_apart(ctx, packet, &mut decision) != 0 {
         // SAFETY: it was parsed.
-        let action = judge(ctx, unsafe { packet.assume_init_mut() }, &mut decision);
+        let action = judge(ctx, unsafe { packet.assume_init_mut() }, frontend, &mut decision);
         if action != XDP_PASS {
             return action;
         }
@@ -126,8 +126,8 @@ fn parse_apart(ctx: &XdpContext, packet: &mut MaybeUninit<Packet>, decision: &mu
 
 /// The action for a packet, and the decision if it is to pass.
 #[inline(never)]
-fn judge(ctx: &XdpContext, packet: &mut Packet, decision: &mut Decision) -> u32 {
-    match guarded_decision(ctx, packet) {
+fn judge(ctx: &XdpContext, packet: &mut Packet, frontend: &mut Frontend, decision: &mut Decision) -> u32 {
+    match guarded_decision(ctx, packet, frontend) {
         Ok(made) => {
             *decision = made;
             XDP_PASS
@@ -138,10 +138,9 @@ fn judge(ctx: &XdpContext, packet: &mut Packet, decision: &mut Decision) -> u32 
 
 /// The decision about a packet that the guard lets pass, or else its action.
 #[inline(always)]
-fn guarded_decision(ctx: &XdpContext, packet: &mut Packet) -> Result<Decision, u32> {
-    let mut frontend = Frontend::default();
+fn guarded_decision(ctx: &XdpContext, packet: &mut Packet, frontend: &mut Frontend) -> Result<Decision, u32> {
     let mut decision = Decision::pass(Counter::NoFrontend);
-    if find_apart(packet, &mut frontend, &mut decision) == 0 {
+    if find_apart(packet, frontend, &mut decision) == 0 {
         return deny(ctx, packet, decision);
     }
     if is_nonsense(packet) {
@@ -149,7 +148,7 @@ fn guarded_decision(ctx: &XdpContext, packet: &mut Packet) -> Result<Decision, u
     }
     let mut proxied = None;
     if frontend.guard.is_on() {
-        match admit(ctx, packet, &frontend) {
+        match admit(ctx, packet, frontend) {
             Admission::Serve => {}
             Admission::Proxy => proxied = Some(Counter::Proxy),
             Admission::Handshake => {
@@ -166,7 +165,7 @@ fn guarded_decision(ctx: &XdpContext, packet: &mut Packet) -> Result<Decision, u
             }
         }
     }
-    decision.label = Label(serve_apart(packet, interface(ctx), &frontend, &mut decision));
+    decision.label = Label(serve_apart(packet, interface(ctx), frontend, &mut decision));
     match proxied {
         Some(counter) if decision.counter == Counter::Forward => {
             Ok(Decision { counter, label: decision.label.handshake(decision.mark), mark: 0 })

@@ -271,7 +271,6 @@ fn load_xdp(pins: &PinDir, features: Features) -> Result<(Ebpf, Option<Error>), 
         loader.override_global("FLOWS_TRUST", &trust, true);
         loader.override_global("FLOWS_SEED", &seed, true);
         loader.override_global("GUARD", &guard, true);
-        loader.override_global("SECOND", &layout.hz, true);
         loader.map_max_entries(map::FLOWS, cpus * (flows + 1));
     })?;
     // It is no truth to be kept, and may have another size than the last one.

@@ -26,23 +26,35 @@ pub const HOLD: u64 = 30;
 /// For how many seconds more what was asked of clients before is taken.
 pub const GRACE: u64 = 10;
 
-/// The kernel's time.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    /// Jiffies.
-    pub now: u64,
-    /// How many of them make a second.
-    pub second: u32,
-}
+/// A second in nanoseconds.
+const SECOND: u64 = 1_000_000_000;
 
-impl Clock {
-    const fn is_over(&self, began: u32) -> bool {
-        (self.now as u32).wrapping_sub(began) >= self.second
+/// `CLOCK_MONOTONIC_COARSE` in nanoseconds: as exact as this takes, and cheap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub u64);
+
+impl Time {
+    const fn is_over(self, began: u64) -> bool {
+        self.0.wrapping_sub(began) >= SECOND
     }
 
-    /// Whether no more than so many seconds have passed.
-    const fn within(&self, since: u64, seconds: u64) -> bool {
-        since != 0 && self.now.wrapping_sub(since) < seconds * self.second as u64
+    /// Whether no more than so many seconds have passed since then, if it was at all.
+    const fn within(self, since: u64, seconds: u64) -> bool {
+        since != 0 && self.0.wrapping_sub(since) < seconds * SECOND
+    }
+}
+
+impl Rate {
+    /// Whether clients have to prove their address.
+    #[must_use]
+    pub const fn asks_for_cookies(&self, guard: &Guard, now: Time) -> bool {
+        guard.cookies != 0 && now.within(self.alarm, HOLD)
+    }
+
+    /// SYNs and connections let in, in the second that is being counted; zero if that is over.
+    #[must_use]
+    pub const fn latest(&self, now: Time) -> [u32; 2] {
+        if now.is_over(self.began) { [0; 2] } else { [self.opening, self.opened] }
     }
 }
 
@@ -62,11 +74,11 @@ impl Seen {
 
     /// Takes down a SYN, or the first packet of a flow that is none.
     #[inline(always)]
-    pub fn opening(&self, guard: &Guard, clock: &Clock) {
+    pub fn opening(&self, guard: &Guard, now: Time) {
         // SAFETY: of the map, by construction.
         let rate = unsafe { &mut *self.0 };
-        let opening = if clock.is_over(rate.began) {
-            rate.began = clock.now as u32;
+        let opening = if now.is_over(rate.began) {
+            rate.began = now.0;
             rate.opening = 1;
             rate.opened = 0;
             rate.route = 0;
@@ -76,7 +88,7 @@ impl Seen {
             rate.opening
         };
         if guard.cookies != 0 && opening >= guard.cookies {
-            rate.alarm = clock.now;
+            rate.alarm = now.0;
         }
     }
 
@@ -94,17 +106,17 @@ impl Seen {
     /// Whether clients have to prove their address.
     #[inline(always)]
     #[must_use]
-    pub fn asks_for_cookies(&self, guard: &Guard, clock: &Clock) -> bool {
+    pub fn asks_for_cookies(&self, guard: &Guard, now: Time) -> bool {
         // SAFETY: as above.
-        guard.cookies != 0 && clock.within(unsafe { (*self.0).alarm }, HOLD)
+        unsafe { &*self.0 }.asks_for_cookies(guard, now)
     }
 
     /// Whether clients may be about to.
     #[inline(always)]
     #[must_use]
-    pub fn takes_cookies(&self, guard: &Guard, clock: &Clock) -> bool {
+    pub fn takes_cookies(&self, guard: &Guard, now: Time) -> bool {
         // SAFETY: as above.
-        guard.cookies != 0 && clock.within(unsafe { (*self.0).alarm }, HOLD + GRACE)
+        guard.cookies != 0 && now.within(unsafe { (*self.0).alarm }, HOLD + GRACE)
     }
 
     /// Takes down a connection that is to be let in; whether there is room for it.
@@ -125,11 +137,11 @@ impl Seen {
 /// The pointer is to a value of [`crate::abi::map::SOURCE_RATES`].
 #[inline(always)]
 #[must_use]
-pub unsafe fn opened_by_source(known: *mut SourceRate, guard: &Guard, clock: &Clock) -> bool {
+pub unsafe fn opened_by_source(known: *mut SourceRate, guard: &Guard, now: Time) -> bool {
     // SAFETY: as the caller promises.
     let rate = unsafe { &mut *known };
-    if clock.is_over(rate.began) {
-        rate.began = clock.now as u32;
+    if now.is_over(rate.began) {
+        rate.began = now.0;
         rate.opened = 1;
         return true;
     }

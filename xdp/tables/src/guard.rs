@@ -5,12 +5,12 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     btf_maps::{Array, LruHashMap, PerCpuArray},
-    helpers::generated::bpf_jiffies64,
+    helpers::generated::bpf_ktime_get_coarse_ns,
     macros::btf_map,
 };
 use datapath::{
-    abi::{Guard, MAX_SERVICES, MAX_SOURCES, Rate, Source, SourceRate},
-    guard::{COOKIES, Clock, ON, Seen, cookie::Reading, opened_by_source},
+    abi::{Frontend, Guard, MAX_SERVICES, MAX_SOURCES, Rate, Source, SourceRate},
+    guard::{COOKIES, ON, Seen, Time, cookie::Reading, opened_by_source},
     packet::Packet,
 };
 
@@ -29,6 +29,8 @@ static SOURCE_RATES: LruHashMap<Source, SourceRate, { MAX_SOURCES as usize }> = 
 pub struct Desk {
     /// The packet.
     pub packet: MaybeUninit<Packet>,
+    /// The frontend it is for.
+    pub frontend: Frontend,
     /// Its TCP header.
     pub reading: Reading,
 }
@@ -39,9 +41,6 @@ static DESK: PerCpuArray<Desk, 1> = PerCpuArray::new();
 /// [`datapath::guard::ON`], [`datapath::guard::COOKIES`]. Set by the loader.
 #[unsafe(no_mangle)]
 static GUARD: u32 = 0;
-/// Jiffies a second. Set by the loader.
-#[unsafe(no_mangle)]
-static SECOND: u32 = 0;
 
 /// Whether the guard is on.
 #[inline(always)]
@@ -57,12 +56,12 @@ pub fn has_cookies() -> bool {
     constant(&raw const GUARD) & COOKIES != 0
 }
 
-/// The kernel's time.
+/// The time.
 #[inline(always)]
 #[must_use]
-pub fn clock() -> Clock {
+pub fn time() -> Time {
     // SAFETY: the helper takes nothing.
-    Clock { now: unsafe { bpf_jiffies64() }, second: constant(&raw const SECOND) }
+    Time(unsafe { bpf_ktime_get_coarse_ns() })
 }
 
 /// This CPU's.
@@ -83,12 +82,12 @@ pub fn seen(service: u32) -> Option<Seen> {
 /// Takes down a connection of a source; whether there is room for it.
 #[inline(always)]
 #[must_use]
-pub fn has_room(source: &Source, guard: &Guard, clock: &Clock) -> bool {
+pub fn has_room(source: &Source, guard: &Guard, now: Time) -> bool {
     if let Some(rate) = SOURCE_RATES.get_ptr_mut(source) {
         // SAFETY: a value of the map; an element that is thrown out meanwhile stays memory of the map.
-        return unsafe { opened_by_source(rate, guard, clock) };
+        return unsafe { opened_by_source(rate, guard, now) };
     }
-    let first = SourceRate { began: clock.now as u32, opened: 1 };
+    let first = SourceRate { began: now.0, opened: 1, reserved: 0 };
     // Fails where another CPU was faster, whose packet then counts for both.
     let _ = SOURCE_RATES.insert(source, first, u64::from(BPF_NOEXIST));
     true

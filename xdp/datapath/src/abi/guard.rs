@@ -21,20 +21,22 @@ impl Guard {
     }
 }
 
-/// What a service port has seen. Times are the kernel's jiffies.
+/// What a service port has seen. Times are nanoseconds of `CLOCK_MONOTONIC_COARSE`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, FromBytes, Immutable, KnownLayout)]
 pub struct Rate {
     /// When there were last as many SYNs as [`Guard::cookies`] in a second; zero: never.
     pub alarm: u64,
-    /// When the second began that is being counted; low bits.
-    pub began: u32,
+    /// When the second began that is being counted.
+    pub began: u64,
     /// SYNs in this second.
     pub opening: u32,
     /// Connections let in, in this second.
     pub opened: u32,
     /// Whether the host was found to have a route to the frontend, in this second: zero, or [`ROUTED`] or [`UNROUTED`].
     pub route: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// [`Rate::route`]: it has one.
@@ -47,12 +49,15 @@ pub const UNROUTED: u32 = 2;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, FromBytes, Immutable, KnownLayout)]
 pub struct SourceRate {
     /// As [`Rate::began`].
-    pub began: u32,
+    pub began: u64,
     /// Connections let in, in this second.
     pub opened: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 const _: () = assert!(size_of::<Guard>() == 12);
-const _: () = assert!(size_of::<Rate>() == 24);
+const _: () = assert!(size_of::<Rate>() == 32);
+const _: () = assert!(size_of::<SourceRate>() == 16);
 
 super::pod!(Guard, Rate, SourceRate);

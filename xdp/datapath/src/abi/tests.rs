@@ -39,15 +39,17 @@ Guard 12
   0 cookies
   4 flows
   8 source_flows
-Rate 24
+Rate 32
   0 alarm
   8 began
-  12 opening
-  16 opened
-  20 route
-SourceRate 8
+  16 opening
+  20 opened
+  24 route
+  28 reserved
+SourceRate 16
   0 began
-  4 opened
+  8 opened
+  12 reserved
 Choice 8
   0 table
   4 flags
@@ -117,8 +119,8 @@ fn a_layout_changes_only_with_the_schema() {
         FrontendKey { addr, port, protocol, reserved }
         Frontend { service, flags, affinity, outside, pod, host, guard }
         Guard { cookies, flows, source_flows }
-        Rate { alarm, began, opening, opened, route }
-        SourceRate { began, opened }
+        Rate { alarm, began, opening, opened, route, reserved }
+        SourceRate { began, opened, reserved }
         Choice { table, flags }
         Backend { addr, port, reserved }
         Chunk {}

@@ -7,11 +7,13 @@ use crate::{
     testing::{Family, Layers, port},
 };
 
-const SECOND: u32 = 250;
-
-fn clock(now: u64) -> Clock {
-    Clock { now, second: SECOND }
+/// In milliseconds, and not the first.
+fn clock(now: u64) -> Time {
+    Time((1 + now) * 1_000_000)
 }
+
+/// Milliseconds.
+const SECOND: u64 = 1_000;
 
 fn guard(cookies: u32, flows: u32) -> Guard {
     Guard { cookies, flows, source_flows: 0 }
@@ -31,17 +33,17 @@ fn too_many_syns_in_a_second_ask_for_cookies_and_for_a_while_after() {
     seen(|seen| {
         let start = 1_000;
         for n in 0..99 {
-            seen.opening(&guard, &clock(start + n));
+            seen.opening(&guard, clock(start + n));
         }
-        assert!(!seen.asks_for_cookies(&guard, &clock(start + 99)), "99 in a second");
-        seen.opening(&guard, &clock(start + 99));
-        assert!(seen.asks_for_cookies(&guard, &clock(start + 99)), "100");
-        let second = u64::from(SECOND);
-        assert!(seen.asks_for_cookies(&guard, &clock(start + 99 + HOLD * second - 1)));
-        assert!(!seen.asks_for_cookies(&guard, &clock(start + 99 + HOLD * second)));
-        assert!(seen.takes_cookies(&guard, &clock(start + 99 + (HOLD + GRACE) * second - 1)));
-        assert!(!seen.takes_cookies(&guard, &clock(start + 99 + (HOLD + GRACE) * second)));
-        assert!(!seen.takes_cookies(&super::tests::guard(0, 0), &clock(start + 99)), "not any more");
+        assert!(!seen.asks_for_cookies(&guard, clock(start + 99)), "99 in a second");
+        seen.opening(&guard, clock(start + 99));
+        assert!(seen.asks_for_cookies(&guard, clock(start + 99)), "100");
+        let second = SECOND;
+        assert!(seen.asks_for_cookies(&guard, clock(start + 99 + HOLD * second - 1)));
+        assert!(!seen.asks_for_cookies(&guard, clock(start + 99 + HOLD * second)));
+        assert!(seen.takes_cookies(&guard, clock(start + 99 + (HOLD + GRACE) * second - 1)));
+        assert!(!seen.takes_cookies(&guard, clock(start + 99 + (HOLD + GRACE) * second)));
+        assert!(!seen.takes_cookies(&super::tests::guard(0, 0), clock(start + 99)), "not any more");
     });
 }
 
@@ -50,7 +52,7 @@ fn as_many_over_more_than_a_second_do_not() {
     let guard = guard(100, 0);
     let (_, rate) = seen(|seen| {
         for n in 0..1_000 {
-            seen.opening(&guard, &clock(1_000 + 3 * n));
+            seen.opening(&guard, clock(1_000 + 11 * n));
         }
     });
     assert_eq!(rate.alarm, 0);
@@ -59,27 +61,25 @@ fn as_many_over_more_than_a_second_do_not() {
 #[test]
 fn one_is_always_and_zero_is_never() {
     seen(|seen| {
-        seen.opening(&guard(1, 0), &clock(1));
-        assert!(seen.asks_for_cookies(&guard(1, 0), &clock(1)));
-        assert!(!seen.asks_for_cookies(&guard(0, 0), &clock(1)));
+        seen.opening(&guard(1, 0), clock(1));
+        assert!(seen.asks_for_cookies(&guard(1, 0), clock(1)));
+        assert!(!seen.asks_for_cookies(&guard(0, 0), clock(1)));
     });
     seen(|seen| {
-        (0..1_000_000).for_each(|_| seen.opening(&guard(0, 0), &clock(1)));
-        assert!(!seen.asks_for_cookies(&guard(1, 0), &clock(1)), "nothing was counted against it");
+        (0..1_000_000).for_each(|_| seen.opening(&guard(0, 0), clock(1)));
+        assert!(!seen.asks_for_cookies(&guard(1, 0), clock(1)), "nothing was counted against it");
     });
 }
 
-/// The low bits of jiffies begin five minutes before they overflow.
 #[test]
-fn seconds_end_where_low_bits_overflow() {
+fn a_service_takes_so_many_connections_in_a_second() {
     let guard = guard(0, 10);
     seen(|seen| {
-        let before = u64::from(u32::MAX) - 10;
-        seen.opening(&guard, &clock(before));
+        seen.opening(&guard, clock(5_000));
         assert_eq!((0..20).filter(|_| seen.opened(&guard)).count(), 10);
-        seen.opening(&guard, &clock(before + 20));
+        seen.opening(&guard, clock(5_000 + SECOND - 1));
         assert!(!seen.opened(&guard), "the same second");
-        seen.opening(&guard, &clock(before + u64::from(SECOND)));
+        seen.opening(&guard, clock(5_000 + SECOND));
         assert!(seen.opened(&guard), "the next one");
     });
 }
@@ -95,9 +95,9 @@ fn routes_are_asked_for_once_a_second() {
                 answer
             })
         };
-        seen.opening(&guard, &clock(1));
+        seen.opening(&guard, clock(1));
         assert!(ask(true) && ask(false) && ask(false));
-        seen.opening(&guard, &clock(1 + u64::from(SECOND)));
+        seen.opening(&guard, clock(1 + SECOND));
         assert!(!ask(false) && !ask(true));
         assert_eq!(asked.get(), 2);
     });
@@ -106,12 +106,13 @@ fn routes_are_asked_for_once_a_second() {
 #[test]
 fn each_source_has_a_limit_of_its_own() {
     let guard = Guard { source_flows: 3, ..Guard::default() };
-    let mut rate = SourceRate { began: 7, opened: 1 };
+    let mut rate = SourceRate { began: clock(7).0, opened: 1, reserved: 0 };
     // SAFETY: a value, as of a map.
-    let mut open = |now| unsafe { opened_by_source(&raw mut rate, &guard, &clock(now)) };
+    let mut open = |now| unsafe { opened_by_source(&raw mut rate, &guard, clock(now)) };
     assert_eq!((0..5).filter(|_| open(8)).count(), 2);
-    assert!(open(7 + u64::from(SECOND)));
-    let [a, b] = ["2001:db8:1:2:3:4:5:6", "2001:db8:1:2::1"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap());
+    assert!(open(7 + SECOND));
+    let [a, b] =
+        ["2001:db8:1:2:3:4:5:6", "2001:db8:1:2::1"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap());
     assert_eq!(source(1, &a.into()), source(1, &b.into()), "hosts of one network");
     let [a, b] = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap());
     assert_ne!(source(1, &a.into()), source(1, &b.into()));

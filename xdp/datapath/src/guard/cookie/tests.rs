@@ -47,7 +47,9 @@ fn options_are_read_as_systems_send_them() {
 
 #[test]
 fn broken_options_end_the_reading() {
-    for options in [&[8][..], &[8, 0, 0, 0], &[8, 1], &[3, 3], &[4, 200, 1, 1], &[8, 11, 1, 2, 3, 4, 5, 6, 7, 8]] {
+    for options in
+        [&[8][..], &[8, 0, 0, 0], &[8, 1], &[3, 3], &[4, 200, 1, 1], &[8, 11, 1, 2, 3, 4, 5, 6, 7, 8]]
+    {
         assert_eq!(read(options).kept, 0, "{options:?}");
     }
     // More padding than is read.
