@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::output::{Format, Row, list};
 use crate::{
-    daemon::TrafficReport,
+    daemon::{GuardReport, TrafficReport},
     driver::{
         conntrack,
         maps::Maps,
@@ -62,6 +62,8 @@ enum What {
     Sockets,
     /// Packets and bytes of established flows that XDP forwarded
     Traffic,
+    /// How many connections are opened, and what becomes of too many
+    Guards,
     /// Why packets and socket calls were treated as they were
     Counters,
 }
@@ -80,6 +82,7 @@ impl Get {
             What::Connections { service } => list(output, &view.connections(service.as_deref())?)?,
             What::Sockets => list(output, &view.sockets()?)?,
             What::Traffic => list(output, &TrafficReport::list(&view.maps)?)?,
+            What::Guards => list(output, &GuardReport::list(&view.maps)?)?,
             What::Counters => list(output, &view.counters()?)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -229,6 +232,30 @@ impl Row for TrafficReport {
             output.clone(),
             packets.to_string(),
             bytes.to_string(),
+        ]
+    }
+}
+
+impl Row for GuardReport {
+    const COLUMNS: &'static [&'static str] =
+        &["service", "syn cookies", "asking", "opening/s", "opened/s", "most/s", "most of a source/s"];
+
+    fn cells(&self) -> Vec<String> {
+        let Self { service, syn_cookies, asking, opening, opened, max_new_flows, max_new_flows_per_source } =
+            self;
+        let most = |number: &u32| if *number == 0 { "any".to_owned() } else { number.to_string() };
+        vec![
+            service.clone(),
+            match syn_cookies {
+                0 => "never".to_owned(),
+                1 => "always".to_owned(),
+                from => format!("from {from}/s"),
+            },
+            if *asking { "yes" } else { "no" }.to_owned(),
+            opening.to_string(),
+            opened.to_string(),
+            most(max_new_flows),
+            most(max_new_flows_per_source),
         ]
     }
 }

@@ -8,7 +8,7 @@ use super::{
     output::{Format, json, table, yaml},
 };
 use crate::{
-    daemon::{self, InterfaceReport, Report, Trouble},
+    daemon::{self, GuardReport, InterfaceReport, Report, Trouble},
     driver::{attach, maps::Maps, nft::Nft, pins::PinDir},
     reconcile::chain,
 };
@@ -199,6 +199,10 @@ fn describe(report: &Report, row: &mut impl FnMut(&str, String)) {
         row("interface", format!("{name}: tc {tc}, xdp {xdp}, fast path {fast_path}, guard {guard}"));
     }
     row("cgroup", report.cgroup.clone());
+    for guard in report.guards.iter().filter(|guard| guard.asking) {
+        let GuardReport { service, opening, .. } = guard;
+        row("syn cookies", format!("{service}: clients prove their address, {opening} SYNs in this second"));
+    }
     let translation = &report.translation;
     row(
         "translation",

@@ -5,6 +5,7 @@
 pub mod cleanup;
 mod facts;
 mod fast;
+mod guard;
 mod interfaces;
 mod namespace;
 mod node_port;
@@ -17,6 +18,7 @@ mod translation;
 
 pub use crate::driver::namespace_cookie as cookie;
 pub use fast::{FastPath, FastPathPart};
+pub use guard::GuardReport;
 pub use interfaces::{XdpChoice, detach_all};
 pub use namespace::describe;
 pub use node_port::{NodePortAddresses, NodePortRange};

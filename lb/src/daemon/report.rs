@@ -7,7 +7,7 @@ use nix::net::if_::if_indextoname;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{Daemon, settings::SysctlReport};
+use super::{Daemon, GuardReport, settings::SysctlReport};
 use crate::{
     config::Note,
     driver::maps::{self, Maps},
@@ -63,6 +63,9 @@ pub struct Report {
     /// What XDP forwarded. There may be very much of it, so `status` leaves it to `portico get traffic`.
     #[serde(skip)]
     pub traffic: Vec<TrafficReport>,
+    /// How many connections are opened.
+    #[serde(default)]
+    pub guards: Vec<GuardReport>,
     /// What is not served, and why.
     pub rejected: Vec<Trouble>,
     /// What is served, but not entirely as written.
@@ -244,6 +247,10 @@ impl Report {
             warn!(reason = chain(&error), "cannot read what was forwarded");
             Vec::new()
         });
+        let guards = GuardReport::list(&daemon.reconciler.kernel().maps).unwrap_or_else(|error| {
+            warn!(reason = chain(&error), "cannot read what the guard sees");
+            Vec::new()
+        });
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -274,6 +281,7 @@ impl Report {
                 })
                 .collect(),
             traffic,
+            guards,
             rejected: daemon.index.rejections().chain(planner.rejections()).map(Trouble::from).collect(),
             notes: daemon
                 .options

@@ -2,11 +2,13 @@
 
 mod forwarding;
 mod lookup;
+mod rates;
 
 use forwarding::Flows;
 
 pub use forwarding::{Forwarding, Links};
 pub use lookup::{Chunks, Lookup};
+pub use rates::Rates;
 
 use std::{
     io,
@@ -328,6 +330,7 @@ pub struct Maps {
     pub sockets: Arc<Hash<SocketKey, SocketPeer>>,
     pub counters: Counters,
     pub forwarding: Forwarding,
+    pub rates: Rates,
     /// What the host looked like before us: setting to value. It has no part in the layout's version, so that whichever
     /// version cleans up knows it.
     pub saved: Hash<Text, Text>,
@@ -354,6 +357,7 @@ impl Maps {
             sockets: Arc::new(Hash::open_lru(pin(map::SOCKETS), map::SOCKETS)?),
             counters: Counters::open(pins)?,
             forwarding: Forwarding::open(pins)?,
+            rates: Rates::open(pins)?,
             saved: Hash::open_or_create(pins.saved(), "SAVED", 16_384)?,
         })
     }

@@ -348,6 +348,16 @@ fn of(report: &Report) -> Registry {
         packets,
     );
 
+    let asking = Family::<Labels, Gauge>::default();
+    for row in report.guards.iter().filter(|row| row.syn_cookies != 0) {
+        asking.get_or_create(&vec![("service", row.service.clone())]).set(row.asking.into());
+    }
+    registry.register(
+        "syn_cookies",
+        "Whether clients of a service port have to prove their address by a SYN cookie now",
+        asking,
+    );
+
     let (packets, bytes) = (Counters::default(), Counters::default());
     for row in &report.traffic {
         let labels = vec![

@@ -80,6 +80,16 @@ fn a_flood_concerns_its_service_alone() {
     });
     assert_eq!(counts, [0, 0, 0]);
     assert!(counter(&scene, "challenge") > 500);
+    // As people and programs are told.
+    let rows = scene.daemon.json(&["get", "guards"]).unwrap();
+    let asking = |service: &str| {
+        let row = rows.as_array().unwrap().iter().find(|row| row["service"] == service).unwrap();
+        assert_eq!(row["synCookies"], 100, "{row}");
+        row["asking"].as_bool().unwrap()
+    };
+    assert!(asking("lab/web:tcp/tcp") && !asking("lab/other:tcp/tcp"));
+    let status = crate::scene::output(&mut scene.daemon.command(&["status"])).stdout;
+    assert!(status.contains("lab/web:tcp/tcp: clients prove their address"), "{status}");
     scene.finish();
 }
 
