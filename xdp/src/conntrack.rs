@@ -110,6 +110,12 @@ impl Conntrack {
         Some(Self { entry, reply: direction != 0 })
     }
 
+    /// Whether the packet is from the one that answered.
+    #[inline(always)]
+    pub(crate) const fn is_reply(&self) -> bool {
+        self.reply
+    }
+
     /// `enum tcp_conntrack`; anything for UDP.
     #[inline(always)]
     pub(crate) fn tcp_state(&self) -> u8 {

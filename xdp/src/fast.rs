@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use datapath::{
-    abi::{Counter, Flow, Hook, PARTIAL, PASS, REPLY, TRANSMIT, UNROUTABLE, split},
+    abi::{Counter, FORWARD, Flow, Hook, PARTIAL, PASS, REPLY, TRANSMIT, UNROUTABLE, split},
     forward::{
         arrival::{Arrival, arrival},
         cache::{self, Slots as _},
@@ -193,7 +193,8 @@ fn settle(flow: *mut Flow) {
 /// do not pay for its stack and registers.
 #[inline(never)]
 fn look_up(ctx: &XdpContext, flow: &mut Flow, v4: bool, class: u8) -> Result<(), Counter> {
-    let Some(interface) = input(&verdict::input(&flow.key)).filter(|input| input.mac == flow.key.mac())
+    let Some(interface) = input(&verdict::input(&flow.key))
+        .filter(|input| input.flags & FORWARD != 0 && input.mac == flow.key.mac())
     else {
         flow.flags = 0;
         return Err(Counter::Unroutable);

@@ -57,19 +57,19 @@ pub(crate) fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> A
     if packet.protocol == TCP && packet.opens {
         seen.opening(guard, now);
         if has_cookies() && seen.asks_for_cookies(guard, now) {
-            if !seen.is_routed(|| is_routed(ctx, packet)) {
+            if !seen.is_routed(packet, || is_routed(ctx, packet) != NOWHERE) {
                 count(Hook::Xdp, Counter::Unrouted);
-                return Admission::Serve;
-            }
-            match challenge(ctx, packet) {
-                ANSWERED => return Admission::Answered,
-                PROXY => return Admission::Proxy,
-                // Without metadata nothing can be told the kernel, and so no cookie be taken.
-                _ => {}
+            } else if !seen.may_repeat(now) || standing(ctx, packet) == UNKNOWN {
+                match challenge(ctx, packet) {
+                    ANSWERED => return Admission::Answered,
+                    PROXY => return Admission::Proxy,
+                    // Without metadata nothing can be told the kernel, and so no cookie be taken.
+                    _ => {}
+                }
             }
         }
     } else if packet.protocol == TCP {
-        if !has_cookies() || !seen.takes_cookies(guard, now) || is_known(ctx, packet) {
+        if !has_cookies() || !seen.takes_cookies(guard, now) || standing(ctx, packet) == KNOWN {
             return Admission::Serve;
         }
         if !may_prove(packet) || !proves(ctx, packet) {
@@ -77,7 +77,7 @@ pub(crate) fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> A
         }
         admission = Admission::Handshake;
     } else {
-        if guard.flows | guard.source_flows == 0 || is_known(ctx, packet) {
+        if guard.flows | guard.source_flows == 0 || standing(ctx, packet) == KNOWN {
             return Admission::Serve;
         }
         seen.opening(guard, now);
@@ -85,16 +85,22 @@ pub(crate) fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> A
     if guard.source_flows != 0 && !has_room(&source(frontend.service, &packet.src), guard, now) {
         return Admission::SourceLimit;
     }
-    if seen.opened(guard) { admission } else { Admission::Limit }
+    if seen.opened(guard, now) { admission } else { Admission::Limit }
 }
 
 /// `TCP_CONNTRACK_SYN_SENT`.
 const SYN_SENT: u8 = 1;
 
-/// Whether conntrack has the connection. One that the backend has not answered is none yet: the client may have to bring
-/// its cookie again. A function of its own, for its stack.
+/// What conntrack says of a packet's connection: it has none,
+pub(crate) const UNKNOWN: u32 = 0;
+/// one that is opening, whose client may have to bring its cookie again,
+const OPENING: u32 = 1;
+/// or any other.
+const KNOWN: u32 = 2;
+
+/// Asks conntrack. A function of its own, for its stack.
 #[inline(never)]
-pub(crate) fn is_known(ctx: &XdpContext, packet: &Packet) -> bool {
+pub(crate) fn standing(ctx: &XdpContext, packet: &Packet) -> u32 {
     let form = if packet.protocol == UDP { UDP_FLOW } else { 0 };
     let key = FlowKey {
         src: words(&packet.src),
@@ -103,12 +109,16 @@ pub(crate) fn is_known(ctx: &XdpContext, packet: &Packet) -> bool {
         device: 0,
         link: FlowKey::link(0, form),
     };
-    let [high, low] = key.dst;
-    let v4 = high == 0 && low as u32 == Addr::ANY_V4.words()[1] as u32;
-    let Some(entry) = Conntrack::find(ctx, &key, v4) else { return false };
-    let opening = packet.protocol == TCP && entry.tcp_state() == SYN_SENT;
+    let Some(entry) = Conntrack::find(ctx, &key, is_v4(key.dst)) else { return UNKNOWN };
+    let opening = packet.protocol == TCP && entry.tcp_state() == SYN_SENT && !entry.is_reply();
     entry.release();
-    !opening
+    if opening { OPENING } else { KNOWN }
+}
+
+/// Of an address in words.
+#[inline(always)]
+fn is_v4([high, low]: [u64; 2]) -> bool {
+    high == 0 && low as u32 == Addr::ANY_V4.words()[1] as u32
 }
 
 /// An address of a packet in words. The compiler would read bytes, and keep each on the stack.
@@ -126,20 +136,26 @@ const INET6: u8 = 10;
 const NO_NEIGHBOUR: i64 = 7;
 const NOT_FORWARDED: i64 = 4;
 
-/// Whether the kernel would let a packet get as far as synproxy, which sits where packets are forwarded or delivered.
+/// Where the kernel routes a packet: nowhere,
+const NOWHERE: u32 = 0;
+/// to this host, as far as is known,
+const HERE: u32 = 1;
+/// or to another.
+pub(crate) const AWAY: u32 = 2;
+
+/// Asks the FIB. Synproxy sits where packets are forwarded or delivered, and sees none that are routed nowhere.
 #[inline(never)]
-fn is_routed(ctx: &XdpContext, packet: &Packet) -> bool {
+pub(crate) fn is_routed(ctx: &XdpContext, packet: &Packet) -> u32 {
     // SAFETY: integers and arrays of them, for which zero is valid.
     let mut params: Params = unsafe { mem::zeroed() };
     let (src, dst) = (words(&packet.src), words(&packet.dst));
     // SAFETY: the context is valid.
     params.ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
     params.l4_protocol = TCP;
-    let [high, low] = dst;
-    if high == 0 && low as u32 == Addr::ANY_V4.words()[1] as u32 {
+    if is_v4(dst) {
         params.family = INET;
         params.__bindgen_anon_3.ipv4_src = (src[1] >> 32) as u32;
-        params.__bindgen_anon_4.ipv4_dst = (low >> 32) as u32;
+        params.__bindgen_anon_4.ipv4_dst = (dst[1] >> 32) as u32;
     } else {
         let words = |[a, b]: [u64; 2]| [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32];
         params.family = INET6;
@@ -150,9 +166,9 @@ fn is_routed(ctx: &XdpContext, packet: &Packet) -> bool {
     let found =
         unsafe { bpf_fib_lookup(ctx.ctx.cast(), (&raw mut params).cast(), size_of::<Params>() as i32, 0) };
     match found {
-        0 | NO_NEIGHBOUR => true,
-        NOT_FORWARDED => KernelTables.address(&packet.dst) & LOCAL != 0,
-        _ => false,
+        0 | NO_NEIGHBOUR => AWAY,
+        NOT_FORWARDED if KernelTables.address(&packet.dst) & LOCAL != 0 => HERE,
+        _ => NOWHERE,
     }
 }
 

@@ -10,19 +10,19 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
-    helpers::generated::bpf_xdp_adjust_meta,
+    helpers::generated::{bpf_xdp_adjust_meta, bpf_xdp_get_buff_len},
     macros::xdp,
     programs::XdpContext,
 };
 use datapath::{
-    abi::{Counter, Frontend, Hint, Hook, Label, TCP},
-    decide::{Decision, decide, find, serve},
+    abi::{Counter, Frontend, Hint, Hook, InputKey, Label, MASQUERADE_MARK, TAGGED, TCP, mac},
+    decide::{Decision, decide, find, permit, place},
     guard::is_nonsense,
-    packet::{Packet, ethernet},
+    packet::{Frame as _, Packet, VLAN, ethernet},
 };
-use tables::{ContextFrame, KernelTables, count, desk, is_guarded};
+use tables::{ContextFrame, Judged, KernelTables, count, desk, input, is_guarded};
 
-use crate::guard::{Admission, admit, is_known};
+use crate::guard::{AWAY, Admission, UNKNOWN, admit, is_routed, standing};
 
 /// For packets that lie in one buffer, as they do below jumbo MTUs.
 #[xdp]
@@ -79,19 +79,45 @@ fn guard_and_hint(ctx: &XdpContext) -> u32 {
 #[inline(never)]
 fn guard(ctx: &XdpContext) -> u32 {
     let Some(desk) = desk() else { return hint_apart(ctx) };
+    if !is_ours(ctx) {
+        return hint_apart(ctx);
+    }
     // SAFETY: this CPU's own, and nobody else refers to these parts of it.
-    let (packet, frontend) = unsafe { (&mut (*desk).packet, &mut (*desk).frontend) };
+    let (packet, judged) = unsafe { (&mut (*desk).packet, &mut (*desk).judged) };
     let mut decision = Decision::pass(Counter::Malformed);
     if parse_apart(ctx, packet, &mut decision) != 0 {
         // SAFETY: it was parsed.
-        let action = judge(ctx, unsafe { packet.assume_init_mut() }, frontend, &mut decision);
-        if action != XDP_PASS {
-            return action;
+        match guarded_decision(ctx, unsafe { packet.assume_init_mut() }, judged) {
+            Ok(made) => decision = made,
+            Err(action) => return action,
         }
-    } else if decision.counter == Counter::Malformed {
+    } else if decision.counter == Counter::Malformed && is_whole(ctx) {
         return drop(Counter::Malformed);
     }
     leave(ctx, decision)
+}
+
+/// Whether the frame is for an interface of this host that the guard is for: not one that a switch floods, a bridge or
+/// another VLAN has.
+#[inline(always)]
+fn is_ours(ctx: &XdpContext) -> bool {
+    let frame = ContextFrame(ctx);
+    let Some(&[a, b, c, d, e, f, _, _, _, _, _, _, g, h]) = frame.window::<14>(0) else { return false };
+    let tag = match frame.window::<16>(0) {
+        Some(&[.., i, j]) if [g, h] == VLAN => u16::from_be_bytes([i, j]) & 0xfff,
+        _ => 0,
+    };
+    // VLAN 0 is a priority and no VLAN.
+    let tag = if tag == 0 { 0 } else { TAGGED | tag };
+    let key = InputKey { device: interface(ctx), tag: tag.into() };
+    input(&key).is_some_and(|input| input.mac == mac([a, b, c, d, e, f]))
+}
+
+/// Whether all of the frame can be read: a driver may have put its headers into a further buffer.
+#[inline(always)]
+fn is_whole(ctx: &XdpContext) -> bool {
+    // SAFETY: the context is valid.
+    unsafe { bpf_xdp_get_buff_len(ctx.ctx) as usize == ContextFrame(ctx).length() }
 }
 
 /// As [`hint`].
@@ -124,31 +150,23 @@ fn parse_apart(ctx: &XdpContext, packet: &mut MaybeUninit<Packet>, decision: &mu
     }
 }
 
-/// The action for a packet, and the decision if it is to pass.
-#[inline(never)]
-fn judge(ctx: &XdpContext, packet: &mut Packet, frontend: &mut Frontend, decision: &mut Decision) -> u32 {
-    match guarded_decision(ctx, packet, frontend) {
-        Ok(made) => {
-            *decision = made;
-            XDP_PASS
-        }
-        Err(action) => action,
-    }
-}
-
 /// The decision about a packet that the guard lets pass, or else its action.
 #[inline(always)]
-fn guarded_decision(ctx: &XdpContext, packet: &mut Packet, frontend: &mut Frontend) -> Result<Decision, u32> {
+fn guarded_decision(ctx: &XdpContext, packet: &mut Packet, judged: &mut Judged) -> Result<Decision, u32> {
     let mut decision = Decision::pass(Counter::NoFrontend);
-    if find_apart(packet, frontend, &mut decision) == 0 {
+    if find_apart(packet, &mut judged.frontend, &mut decision) == 0 {
         return deny(ctx, packet, decision);
     }
     if is_nonsense(packet) {
         return Err(drop(Counter::Malformed));
     }
+    // Who may not connect, or to nobody, is not asked for anything and takes nobody's place.
+    if permit_apart(packet, interface(ctx), judged, &mut decision) == 0 {
+        return deny(ctx, packet, decision);
+    }
     let mut proxied = None;
-    if frontend.guard.is_on() {
-        match admit(ctx, packet, frontend) {
+    if judged.frontend.guard.is_on() {
+        match admit(ctx, packet, &judged.frontend) {
             Admission::Serve => {}
             Admission::Proxy => proxied = Some(Counter::Proxy),
             Admission::Handshake => {
@@ -165,10 +183,12 @@ fn guarded_decision(ctx: &XdpContext, packet: &mut Packet, frontend: &mut Fronte
             }
         }
     }
-    decision.label = Label(serve_apart(packet, interface(ctx), frontend, &mut decision));
+    decision.label = Label(place_apart(packet, judged, &mut decision));
     match proxied {
         Some(counter) if decision.counter == Counter::Forward => {
-            Ok(Decision { counter, label: decision.label.handshake(decision.mark), mark: 0 })
+            // The mark says so of a SYN, whose label does not reach synproxy.
+            let mark = if matches!(counter, Counter::Proxy) { MASQUERADE_MARK } else { 0 };
+            Ok(Decision { counter, label: decision.label.handshake(decision.mark), mark })
         }
         _ => deny(ctx, packet, decision),
     }
@@ -189,19 +209,38 @@ fn find_apart(packet: &Packet, frontend: &mut Frontend, decision: &mut Decision)
     }
 }
 
-/// As [`serve`], with a stack of its own beside those of the guard. It returns the label, because what a function leaves in
-/// the place of a result must not be a pointer to its stack.
+/// As [`permit`], likewise.
 #[inline(never)]
-fn serve_apart(packet: &Packet, interface: u32, frontend: &Frontend, decision: &mut Decision) -> u32 {
-    *decision = serve(packet, interface, frontend, &KernelTables);
+fn permit_apart(packet: &Packet, interface: u32, judged: &mut Judged, decision: &mut Decision) -> u32 {
+    match permit(packet, interface, &judged.frontend, &KernelTables) {
+        Ok(choice) => {
+            judged.choice = choice;
+            1
+        }
+        Err(made) => {
+            *decision = made;
+            0
+        }
+    }
+}
+
+/// As [`place`], likewise. It returns the label, because what a function leaves in the place of a result must not be a
+/// pointer to its stack.
+#[inline(never)]
+fn place_apart(packet: &Packet, judged: &Judged, decision: &mut Decision) -> u32 {
+    *decision = place(packet, &judged.frontend, &judged.choice, &KernelTables);
     decision.label.0
 }
 
-/// Drops what a decision denies where no connection is concerned that exists: those that do are never cut.
+/// Drops what a decision denies where no connection is concerned that exists: those that do are never cut. Likewise what
+/// would be routed away although nobody else has the address.
 #[inline(always)]
 fn deny(ctx: &XdpContext, packet: &Packet, decision: Decision) -> Result<Decision, u32> {
-    let denied = decision.label == Label::DROP && packet.has_ports();
-    if denied && ((packet.protocol == TCP && packet.opens) || !is_known(ctx, packet)) {
+    let denied = match decision.counter {
+        Counter::UnservedVip => is_routed(ctx, packet) == AWAY,
+        _ => decision.label == Label::DROP && packet.has_ports(),
+    };
+    if denied && ((packet.protocol == TCP && packet.opens) || standing(ctx, packet) == UNKNOWN) {
         return Err(drop(decision.counter));
     }
     Ok(decision)

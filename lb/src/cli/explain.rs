@@ -261,11 +261,7 @@ fn explanation(counter: Counter) -> Explanation {
     let verdict = match counter {
         Counter::Forward => "forward",
         Counter::Refuse | Counter::UnservedPort => "refuse",
-        Counter::Withhold
-        | Counter::SourceRange
-        | Counter::UnservedVip
-        | Counter::Unallocated
-        | Counter::NoBackend => "drop",
+        Counter::Withhold | Counter::SourceRange | Counter::Unallocated | Counter::NoBackend => "drop",
         _ => "pass",
     };
     Explanation { verdict, reason: counter.name(), meaning: counter.help().trim(), ..Explanation::default() }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use datapath::abi::{Input, InputKey, Output, TAGGED, TRANSMIT, mac};
+use datapath::abi::{FORWARD, Input, InputKey, Output, TAGGED, TRANSMIT, mac};
 
 use crate::driver::{
     link::{Interface, Snapshot},
@@ -98,6 +98,8 @@ pub(super) struct Link<'a> {
     pub(super) device: &'a Interface,
     /// Whether packets of other devices can be redirected to this one.
     pub(super) takes_redirects: bool,
+    /// Whether established flows are forwarded that arrive here.
+    pub(super) forwards: bool,
 }
 
 /// The tag of an interface's packets on its device; none if there is more than one.
@@ -112,16 +114,20 @@ fn tag(interface: &Interface, device: &Interface) -> Option<u16> {
 /// What to write into the maps.
 pub(super) fn links(links: &[Link<'_>]) -> Links {
     let mut wanted = Links::default();
-    for Link { interface, device, takes_redirects } in links {
+    for Link { interface, device, takes_redirects, forwards } in links {
         let (Some(tag), Some(address)) = (tag(interface, device), interface.mac) else { continue };
         if !interface.up || !device.up {
             continue;
         }
         let key = InputKey { device: device.index, tag: tag.into() };
-        wanted.inputs.insert(key, Input { interface: interface.index, reserved: 0, mac: mac(address) });
+        let flags = if *forwards { FORWARD } else { 0 };
+        wanted.inputs.insert(key, Input { interface: interface.index, flags, mac: mac(address) });
+        if *takes_redirects {
+            wanted.devices.insert(device.index);
+        }
         // What a driver of a virtual pair sends back needs more of the other end than what is redirected to it.
         let transmits = device.kind.as_deref() != Some("veth");
-        if *takes_redirects {
+        if *takes_redirects && *forwards {
             let flags = if transmits { TRANSMIT } else { 0 };
             let mtu = interface.route_mtu.unwrap_or_default().min(u16::MAX.into());
             wanted.outputs.insert(interface.index, Output { device: device.index, tag, flags, mtu });
@@ -180,7 +186,7 @@ mod tests {
             ..interface(3, "eth0.5")
         };
         let deeper = Interface { vlan: Some(6), lower: Some(3), ..interface(4, "eth0.5.6") };
-        let link = |interface| Link { interface, device: &eth0, takes_redirects: true };
+        let link = |interface| Link { interface, device: &eth0, takes_redirects: true, forwards: true };
         let found = links(&[link(&eth0), link(&vlan), link(&deeper)]);
         let inputs: Vec<_> =
             found.inputs.iter().map(|(key, input)| (key.device, key.tag, input.interface)).collect();
@@ -195,7 +201,12 @@ mod tests {
         let eth0 = interface(2, "eth0");
         let veth = Interface { kind: Some("veth".to_owned()), ..interface(3, "pod0") };
         let down = Interface { up: false, ..interface(4, "eth1") };
-        let link = |interface, takes_redirects| Link { interface, device: interface, takes_redirects };
+        let link = |interface, takes_redirects| Link {
+            interface,
+            device: interface,
+            takes_redirects,
+            forwards: true,
+        };
         let found = links(&[link(&eth0, false), link(&veth, true), link(&down, true)]);
         assert_eq!(found.inputs.len(), 2);
         let outputs: Vec<_> = found.outputs.iter().map(|(index, output)| (*index, output.flags)).collect();

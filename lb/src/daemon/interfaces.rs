@@ -76,6 +76,9 @@ struct Attached {
     guard: SwitchReport,
 }
 
+/// Why established flows are left to the kernel.
+const ENCRYPTS: &str = "nothing is forwarded, as there are IPsec policies";
+
 impl Interfaces {
     /// Checks the names.
     pub(super) fn new(
@@ -119,23 +122,33 @@ impl Interfaces {
             else {
                 continue;
             };
-            if !attached.fast.on {
-                continue;
-            }
-            if encrypts > 0 {
-                attached.fast.reason = "nothing is forwarded, as there are IPsec policies".to_owned();
+            let forwards = attached.fast.on && encrypts == 0;
+            if !forwards && !attached.guard.on {
+                if attached.fast.on {
+                    attached.fast.reason = ENCRYPTS.to_owned();
+                }
                 continue;
             }
             // Before Linux 6.3 nobody says; what runs XDP in a physical device's driver does this, too.
             let physical = device.kind.is_none();
-            let takes_redirects =
-                features::takes_redirects(device.index).is_ok_and(|takes| takes.unwrap_or(physical));
-            attached.fast.reason = if takes_redirects {
-                String::new()
-            } else {
-                "nothing is forwarded to it, as it takes no redirected packets".to_owned()
-            };
-            found.push(fast::Link { interface, device, takes_redirects });
+            let takes_redirects = attached.xdp.mode == XdpMode::Native.to_string()
+                && features::takes_redirects(device.index).is_ok_and(|takes| takes.unwrap_or(physical));
+            let lacks = if takes_redirects { "" } else { "as it takes no redirected packets" };
+            if attached.fast.on {
+                attached.fast.reason = match (forwards, takes_redirects) {
+                    (false, _) => ENCRYPTS.to_owned(),
+                    (true, true) => String::new(),
+                    (true, false) => format!("nothing is forwarded to it, {lacks}"),
+                };
+            }
+            if attached.guard.on {
+                attached.guard.reason = if takes_redirects {
+                    String::new()
+                } else {
+                    format!("SYN cookies are sent by the kernel, {lacks}")
+                };
+            }
+            found.push(fast::Link { interface, device, takes_redirects, forwards });
         }
         let links = fast::links(&found);
         if self.links.as_ref() == Some(&links) {

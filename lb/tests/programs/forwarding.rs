@@ -2,7 +2,7 @@
 //! a program can be told that it has.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
     process::Command,
@@ -13,8 +13,8 @@ use std::{
 use aya::{TestRun as _, TestRunOptions};
 use datapath::{
     abi::{
-        Choice, Counter, Frontend, FrontendKey, Hint, Hook, Input, InputKey, Output, REFUSE, TAGGED, TCP,
-        TRANSMIT, UDP, mac,
+        Choice, Counter, FORWARD, Frontend, FrontendKey, Hint, Hook, Input, InputKey, Output, REFUSE, TAGGED,
+        TCP, TRANSMIT, UDP, mac,
     },
     testing::Layers,
 };
@@ -125,9 +125,12 @@ impl Gateway {
     /// Between two VLANs, or without: tags as in `abi`.
     fn link(&self, rig: &Rig, arrives: u16, output: Output) {
         let key = InputKey { device: DEVICE, tag: arrives.into() };
-        let input = Input { interface: DEVICE, reserved: 0, mac: mac(RECEIVER) };
-        let links =
-            Links { inputs: BTreeMap::from([(key, input)]), outputs: BTreeMap::from([(self.out, output)]) };
+        let input = Input { interface: DEVICE, flags: FORWARD, mac: mac(RECEIVER) };
+        let links = Links {
+            inputs: BTreeMap::from([(key, input)]),
+            outputs: BTreeMap::from([(self.out, output)]),
+            devices: BTreeSet::from([output.device]),
+        };
         rig.maps.forwarding.set(&links).unwrap();
     }
 

@@ -60,25 +60,50 @@ pub fn decide<T: Tables>(packet: &Packet, interface: u32, tables: &T) -> Decisio
 #[inline(always)]
 pub fn find<T: Tables>(packet: &Packet, tables: &T) -> Result<Frontend, Decision> {
     frontend(packet, tables).map_err(|counter| match counter {
-        Counter::NoFrontend | Counter::OtherProtocol => Decision::pass(counter),
+        Counter::NoFrontend | Counter::OtherProtocol | Counter::UnservedVip => Decision::pass(counter),
         _ => Decision::deny(counter),
     })
 }
 
 /// The second half: what happens to a packet for a frontend.
 #[inline(always)]
-pub fn serve<T: Tables>(packet: &Packet, interface: u32, frontend: &Frontend, tables: &T) -> Decision {
+fn serve<T: Tables>(packet: &Packet, interface: u32, frontend: &Frontend, tables: &T) -> Decision {
+    match permit(packet, interface, frontend, tables) {
+        Ok(choice) => place(packet, frontend, &choice, tables),
+        Err(decision) => decision,
+    }
+}
+
+/// The first part of that: the choice for the client.
+///
+/// # Errors
+///
+/// It may not connect, or nobody serves it, which is a decision.
+#[inline(always)]
+pub fn permit<T: Tables>(
+    packet: &Packet,
+    interface: u32,
+    frontend: &Frontend,
+    tables: &T,
+) -> Result<Choice, Decision> {
     let source = Source { service: frontend.service, addr: packet.src };
     if frontend.flags & RESTRICTED != 0 && !tables.may_reach(&source) {
-        return Decision::deny(Counter::SourceRange);
+        return Err(Decision::deny(Counter::SourceRange));
     }
     let choice = if frontend.flags & CLASSES == 0 {
         frontend.outside
     } else {
         by_class(packet, interface, frontend, tables)
     };
+    open(&choice).map(|()| choice).map_err(Decision::deny)
+}
+
+/// The second part: the backend.
+#[inline(always)]
+pub fn place<T: Tables>(packet: &Packet, frontend: &Frontend, choice: &Choice, tables: &T) -> Decision {
+    let source = Source { service: frontend.service, addr: packet.src };
     let client = Client { source, opens: packet.opens, hash: hash::flow(packet) };
-    let id = match choose(frontend, &choice, &client, tables) {
+    let id = match choose(frontend, choice, &client, tables) {
         Ok(id) => id,
         Err(counter) => return Decision::deny(counter),
     };
@@ -158,6 +183,18 @@ pub(crate) struct Client {
     pub(crate) hash: u32,
 }
 
+/// Whether there is anybody to choose from.
+#[inline(always)]
+fn open(choice: &Choice) -> Result<(), Counter> {
+    if choice.flags & REFUSE != 0 {
+        Err(Counter::Refuse)
+    } else if choice.flags & WITHHOLD != 0 {
+        Err(Counter::Withhold)
+    } else {
+        Ok(())
+    }
+}
+
 /// The backend id for a choice and a client, or why there is none.
 #[inline(always)]
 pub(crate) fn choose<T: Tables>(
@@ -166,12 +203,7 @@ pub(crate) fn choose<T: Tables>(
     client: &Client,
     tables: &T,
 ) -> Result<u32, Counter> {
-    if choice.flags & REFUSE != 0 {
-        return Err(Counter::Refuse);
-    }
-    if choice.flags & WITHHOLD != 0 {
-        return Err(Counter::Withhold);
-    }
+    open(choice)?;
     let table = tables.table(choice.table).ok_or(Counter::NoBackend)?;
     if frontend.affinity == 0 {
         return maglev::pick(&table, client.hash).ok_or(Counter::NoBackend);

@@ -26,6 +26,9 @@ pub const HOLD: u64 = 30;
 /// For how many seconds more what was asked of clients before is taken.
 pub const GRACE: u64 = 10;
 
+/// For how long clients repeat a SYN that nobody answers, as a rule; in [`Time::coarse`].
+const REPEATED: u32 = 16;
+
 /// A second in nanoseconds.
 const SECOND: u64 = 1_000_000_000;
 
@@ -34,13 +37,19 @@ const SECOND: u64 = 1_000_000_000;
 pub struct Time(pub u64);
 
 impl Time {
+    // Another CPU's time may be a tick ahead.
     const fn is_over(self, began: u64) -> bool {
-        self.0.wrapping_sub(began) >= SECOND
+        self.0.saturating_sub(began) >= SECOND
+    }
+
+    /// In seconds, roughly.
+    const fn coarse(self) -> u32 {
+        (self.0 >> 30) as u32
     }
 
     /// Whether no more than so many seconds have passed since then, if it was at all.
     const fn within(self, since: u64, seconds: u64) -> bool {
-        since != 0 && self.0.wrapping_sub(since) < seconds * SECOND
+        since != 0 && self.0.saturating_sub(since) < seconds * SECOND
     }
 }
 
@@ -72,35 +81,61 @@ impl Seen {
         Self(rate)
     }
 
-    /// Takes down a SYN, or the first packet of a flow that is none.
+    /// Begins a second if the last one is over.
     #[inline(always)]
-    pub fn opening(&self, guard: &Guard, now: Time) {
+    fn count(&self, now: Time) -> &mut Rate {
         // SAFETY: of the map, by construction.
         let rate = unsafe { &mut *self.0 };
-        let opening = if now.is_over(rate.began) {
+        if now.is_over(rate.began) {
             rate.began = now.0;
-            rate.opening = 1;
+            rate.opening = 0;
             rate.opened = 0;
-            rate.route = 0;
-            1
-        } else {
-            rate.opening = rate.opening.wrapping_add(1);
-            rate.opening
-        };
-        if guard.cookies != 0 && opening >= guard.cookies {
+            rate.routes = 0;
+        }
+        rate
+    }
+
+    /// Takes down a SYN, or the first packet of a flow that is none. As many as a limit lets in are too many without cookies,
+    /// too: who forges sources would take everybody's place.
+    #[inline(always)]
+    pub fn opening(&self, guard: &Guard, now: Time) {
+        let rate = self.count(now);
+        rate.opening = rate.opening.wrapping_add(1);
+        let limited = guard.flows != 0 && rate.opening > guard.flows;
+        if guard.cookies != 0 && (rate.opening >= guard.cookies || limited) {
+            if !now.within(rate.alarm, HOLD) {
+                rate.asking = now.coarse();
+            }
             rate.alarm = now.0;
         }
     }
 
-    /// Whether the host has a route to the frontend; asked for once in a second.
+    /// Whether the host has a route to a packet's destination; asked for once in a second, for one destination of eight
+    /// in each family.
     #[inline(always)]
-    pub fn is_routed(&self, look: impl FnOnce() -> bool) -> bool {
+    pub fn is_routed(&self, packet: &Packet, look: impl FnOnce() -> bool) -> bool {
         // SAFETY: as above.
         let rate = unsafe { &mut *self.0 };
-        if rate.route == 0 {
-            rate.route = if look() { ROUTED } else { UNROUTED };
+        let [high, low] = packet.dst.words();
+        let folded = high ^ low;
+        let folded = folded ^ (folded >> 32);
+        let folded = folded ^ (folded >> 16);
+        let family = if packet.dst.is_v4() { 0 } else { 8 };
+        let place = (((folded ^ (folded >> 8) ^ (folded >> 4)) & 7) as u32 + family) * 2;
+        let mut route = (rate.routes >> place) & 3;
+        if route == 0 {
+            route = if look() { ROUTED } else { UNROUTED };
+            rate.routes |= route << place;
         }
-        rate.route == ROUTED
+        route == ROUTED
+    }
+
+    /// Whether SYNs may be repetitions of such as were let in before there were too many.
+    #[inline(always)]
+    #[must_use]
+    pub fn may_repeat(&self, now: Time) -> bool {
+        // SAFETY: as above.
+        now.coarse().wrapping_sub(unsafe { (*self.0).asking }) < REPEATED
     }
 
     /// Whether clients have to prove their address.
@@ -122,9 +157,8 @@ impl Seen {
     /// Takes down a connection that is to be let in; whether there is room for it.
     #[inline(always)]
     #[must_use]
-    pub fn opened(&self, guard: &Guard) -> bool {
-        // SAFETY: as above.
-        let rate = unsafe { &mut *self.0 };
+    pub fn opened(&self, guard: &Guard, now: Time) -> bool {
+        let rate = self.count(now);
         rate.opened = rate.opened.wrapping_add(1);
         guard.flows == 0 || rate.opened <= guard.flows
     }
@@ -158,7 +192,7 @@ pub fn source(service: u32, addr: &Addr) -> Source {
 }
 
 /// Whether no host sends such a packet: TCP flags that contradict one another (as conntrack's `tcp_valid_flags`), or a
-/// source that cannot be one (RFC 1122 section 3.2.1.3, RFC 4291 section 2.7).
+/// source that cannot be one (RFC 1122 section 3.2.1.3, RFC 4291 section 2.7). Class E is left alone, as the kernel does.
 #[inline(always)]
 #[must_use]
 pub fn is_nonsense(packet: &Packet) -> bool {
@@ -174,7 +208,7 @@ pub fn is_nonsense(packet: &Packet) -> bool {
 fn is_unicast(addr: &Addr) -> bool {
     if addr.is_v4() {
         let [first, ..] = addr.v4_bytes();
-        first != 0 && first < 224
+        first != 0 && (first < 224 || (first >= 240 && addr.v4_bytes() != [0xff; 4]))
     } else {
         addr.0[0] != 0xff && addr.words() != [0, 0]
     }

@@ -66,7 +66,8 @@ impl Packet {
 pub const IPV4: [u8; 2] = [0x08, 0x00];
 /// `ETH_P_IPV6` as in the header.
 pub const IPV6: [u8; 2] = [0x86, 0xdd];
-pub(crate) const VLAN: [u8; 2] = [0x81, 0x00];
+/// `ETH_P_8021Q` as in the header.
+pub const VLAN: [u8; 2] = [0x81, 0x00];
 const SERVICE_VLAN: [u8; 2] = [0x88, 0xa8];
 
 const ETHERNET_HEADER: usize = 14;

@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use datapath::{
-    abi::{Frontend, Guard, MAX_SERVICES, MAX_SOURCES, Rate, Source, SourceRate},
+    abi::{Choice, Frontend, Guard, MAX_SERVICES, MAX_SOURCES, Rate, Source, SourceRate},
     guard::{COOKIES, ON, Seen, Time, cookie::Reading, opened_by_source},
     packet::Packet,
 };
@@ -29,10 +29,20 @@ static SOURCE_RATES: LruHashMap<Source, SourceRate, { MAX_SOURCES as usize }> = 
 pub struct Desk {
     /// The packet.
     pub packet: MaybeUninit<Packet>,
-    /// The frontend it is for.
-    pub frontend: Frontend,
+    /// What is decided about it.
+    pub judged: Judged,
     /// Its TCP header.
     pub reading: Reading,
+}
+
+/// What is known of a packet's destination.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Judged {
+    /// The frontend it is for.
+    pub frontend: Frontend,
+    /// The frontend's choice for its client.
+    pub choice: Choice,
 }
 
 #[btf_map]

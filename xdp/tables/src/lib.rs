@@ -10,7 +10,7 @@ mod guard;
 
 pub use fast::{Fast, Gate, add_traffic, add_verdicts, device, input, jiffies, output, seed};
 pub use frame::{Bounds, ContextFrame};
-pub use guard::{Desk, desk, has_cookies, has_room, is_guarded, seen, time};
+pub use guard::{Desk, Judged, desk, has_cookies, has_room, is_guarded, seen, time};
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC},

@@ -1,7 +1,7 @@
 //! The maps of established flows: between which links they are forwarded, and how much was.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
 };
@@ -22,6 +22,8 @@ pub struct Links {
     pub inputs: BTreeMap<InputKey, Input>,
     /// Where they may leave, by the index of the interface that routes.
     pub outputs: BTreeMap<u32, Output>,
+    /// Devices that packets may be redirected to: those of the former, and those where the guard answers.
+    pub devices: BTreeSet<u32>,
 }
 
 /// The maps.
@@ -75,12 +77,11 @@ impl Forwarding {
         let write = |source| Error::Write { name: map::DEVICES, count: 1, source };
         let read = |source| Error::Read { name: map::DEVICES, source };
         let devices: DevMapHash<&MapData> = DevMapHash::try_from(&self.devices).map_err(read)?;
-        let is_used = |device: u32| links.outputs.values().any(|output| output.device == device);
         let found = devices.keys().collect::<Result<Vec<u32>, _>>().map_err(read)?;
-        for device in found.iter().filter(|device| !is_used(**device)) {
+        for device in found.iter().filter(|device| !links.devices.contains(device)) {
             sys::delete(self.devices_fd.as_fd(), device).map_err(write)?;
         }
-        for Output { device, .. } in links.outputs.values() {
+        for device in &links.devices {
             // `struct bpf_devmap_val`: the index, and a program to run there, or none.
             let value = [device.cast_signed(), -1];
             sys::update(self.devices_fd.as_fd(), device, &value).map_err(write)?;

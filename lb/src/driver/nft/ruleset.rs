@@ -140,7 +140,7 @@ fn rules(synproxy: Synproxy) -> String {
         let _ = writeln!(text, "add rule {TABLE} {chain} {rule}");
     };
     if synproxy == Synproxy::On {
-        handshake::rules().iter().for_each(|(chain, text)| rule(chain, text));
+        handshake::rules(INVALID).iter().for_each(|(chain, text)| rule(chain, text));
         handshake::settle(HANDSHAKES).iter().for_each(|text| rule("settle", text));
         rule("masquerading", &handshake::end());
     }

@@ -1,7 +1,7 @@
 use portico::lab::{
     Topology, XdpMode,
     addr::Family,
-    client::{Body, Flags},
+    client::{Body, Flags, FlowError},
     eventually_ok,
 };
 
@@ -136,6 +136,50 @@ fn a_service_may_always_ask_for_cookies() {
         if counter(&scene, "challenge") == before { Ok(()) } else { Err("still challenged".to_owned()) }
     };
     eventually_ok("the annotation is gone", SOON, quiet).unwrap();
+    scene.finish();
+}
+
+/// More SYNs than the rules have room for labels.
+#[test]
+fn a_flood_that_the_kernel_answers_takes_no_clients_place() {
+    root();
+    let scene = start(XdpMode::Generic, &["--syn-cookies", "100"]);
+    flood(&scene, vip(Family::V4), Flags::SYN, 70_000);
+    for _ in 0..5 {
+        scene.client().tcp_once(vip(Family::V4)).unwrap();
+    }
+    scene.finish();
+}
+
+/// A load balancer that tries whether somebody is there must not be told so.
+#[test]
+fn nobody_is_asked_for_a_cookie_who_could_not_connect() {
+    root();
+    let topology = Topology::builder().build().unwrap();
+    let [client, others] = [portico::lab::addr::CLIENT, portico::lab::addr::GATEWAY];
+    let ranged = |n, from: portico::lab::addr::Pair| {
+        let mut service =
+            portico::lab::manifest::Service::full(&format!("s{n}"), n, u16::from(n), 31_000 + u16::from(n));
+        service.source_ranges = vec![format!("{}/32", from.v4), format!("{}/128", from.v6)];
+        service.with(topology.backends()).annotated("portico.dev/syn-cookies", "always")
+    };
+    let empty = web().annotated("portico.dev/syn-cookies", "always");
+    let services = [empty, ranged(OTHER, others), ranged(82, client)];
+    let mut scene = Scene::unsynced(topology, &services, |_| ());
+    scene.wait_synced();
+    for family in Family::ALL {
+        let at = |n: u8| std::net::SocketAddr::new(portico::lab::addr::vip(n).of(family), n.into());
+        let counts = grown(&scene, &["challenge", "source_range"], || {
+            let error = scene.client().tcp_once(vip(family)).unwrap_err();
+            assert!(matches!(error, FlowError::Refused), "{family:?}: {error}");
+            let hasty = scene.client().with_timeout(std::time::Duration::from_millis(500));
+            let error = hasty.tcp_once(at(OTHER)).unwrap_err();
+            assert!(matches!(error, FlowError::TimedOut), "{family:?}: {error}");
+        });
+        assert!(counts[0] == 0 && counts[1] > 0, "{family:?}: {counts:?}");
+        scene.client().tcp_once(at(82)).unwrap();
+    }
+    assert!(counter(&scene, "handshake") > 0);
     scene.finish();
 }
 

@@ -74,7 +74,7 @@ fn connections_outlive_the_range_they_were_opened_from() {
 fn a_service_takes_so_many_connections_a_second() {
     root();
     for (option, name) in [("--max-new-flows", "limit"), ("--max-new-flows-per-source", "source_limit")] {
-        let scene = start(&[option, "50"], |_| ());
+        let scene = start(&[option, "50", "--syn-cookies", "0"], |_| ());
         for family in Family::ALL {
             // Sources are four to an address.
             let per_source = name == "source_limit";
@@ -96,6 +96,22 @@ fn a_service_takes_so_many_connections_a_second() {
         }
         scene.finish();
     }
+}
+
+/// Forged sources take nobody's place where clients can prove theirs.
+#[test]
+fn clients_connect_where_a_flood_reaches_the_limit() {
+    root();
+    let scene = start(&["--max-new-flows", "50"], |_| ());
+    for family in Family::ALL {
+        let counts = grown(&scene, &["challenge", "limit"], || {
+            flood(&scene, vip(family), Flags::SYN, 400);
+            scene.client().tcp_once(vip(family)).unwrap();
+        });
+        // The first fifty had the places of this second, and the client asks again in the next.
+        assert!(counts[0] > 200 && counts[1] < 20, "{family:?}: {counts:?}");
+    }
+    scene.finish();
 }
 
 #[test]

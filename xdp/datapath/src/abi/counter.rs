@@ -65,7 +65,7 @@ counters! {
     SourceRange = "source_range",
     /// A cluster IP has no such port: refused.
     UnservedPort = "unserved_port",
-    /// A load-balancer address that is nobody else's has no such port: dropped.
+    /// A load-balancer address has no such port: dropped by the guard, unless the host itself has the address.
     UnservedVip = "unserved_vip",
     /// A cluster IP that no Service has: dropped.
     Unallocated = "unallocated",
@@ -79,7 +79,8 @@ counters! {
     OtherProtocol = "other_protocol",
     /// A fragment without ports: passed, the kernel reassembles.
     Fragment = "fragment",
-    /// Headers cut short or contradictory: dropped, in XDP or by the kernel.
+    /// Headers cut short or contradictory, or, towards a Service, flags or a source that no host sends: dropped, in XDP or by
+    /// the kernel.
     Malformed = "malformed",
     /// More VLAN tags or IPv6 extension headers than are walked: passed.
     TooDeep = "too_deep",

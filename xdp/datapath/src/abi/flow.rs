@@ -205,11 +205,14 @@ pub struct InputKey {
 pub struct Input {
     /// Index of the interface that routes: a VLAN device or the device itself.
     pub interface: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// [`FORWARD`].
+    pub flags: u32,
     /// Its Ethernet address, as [`mac`].
     pub mac: u64,
 }
+
+/// [`Input::flags`]: established flows that arrive here are forwarded.
+pub const FORWARD: u32 = 1;
 
 /// How to send by an interface that routes.
 #[repr(C)]

@@ -33,15 +33,16 @@ pub struct Rate {
     pub opening: u32,
     /// Connections let in, in this second.
     pub opened: u32,
-    /// Whether the host was found to have a route to the frontend, in this second: zero, or [`ROUTED`] or [`UNROUTED`].
-    pub route: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Whether the host was found to have routes, in this second: two bits for each of sixteen destinations, by hash; zero,
+    /// [`ROUTED`] or [`UNROUTED`].
+    pub routes: u32,
+    /// When clients were first asked for cookies, in units of 2^30 ns.
+    pub asking: u32,
 }
 
-/// [`Rate::route`]: it has one.
+/// [`Rate::routes`]: it has one.
 pub const ROUTED: u32 = 1;
-/// [`Rate::route`]: it has none.
+/// [`Rate::routes`]: it has none.
 pub const UNROUTED: u32 = 2;
 
 /// What a source has opened; key [`super::Source`].

@@ -21,8 +21,8 @@ pub use addr::Addr;
 pub use backend::Backend;
 pub use counter::{COUNTERS, Counter, Hook};
 pub use flow::{
-    ConntrackLayout, Flow, FlowKey, Input, InputKey, Output, PARTIAL, PASS, REPLY, TAGGED, TRANSMIT, Traffic,
-    TrafficKey, UDP_FLOW, UNROUTABLE, Words, mac, ports, split,
+    ConntrackLayout, FORWARD, Flow, FlowKey, Input, InputKey, Output, PARTIAL, PASS, REPLY, TAGGED, TRANSMIT,
+    Traffic, TrafficKey, UDP_FLOW, UNROUTABLE, Words, mac, ports, split,
 };
 pub use frontend::{CLASSES, Choice, Frontend, FrontendKey, MASQUERADE, REFUSE, RESTRICTED, WITHHOLD};
 pub use guard::{Guard, ROUTED, Rate, SourceRate, UNROUTED};
@@ -100,11 +100,11 @@ pub mod map {
     pub const FLOWS: &str = "FLOWS";
     /// `TrafficKey` -> `Traffic`, per CPU: what was forwarded in XDP.
     pub const TRAFFIC: &str = "TRAFFIC";
-    /// `InputKey` -> `Input`: where established flows may arrive.
+    /// `InputKey` -> `Input`: where packets are the guard's business, and established flows may arrive.
     pub const INPUTS: &str = "INPUTS";
     /// Interface index -> `Output`: where they may leave.
     pub const OUTPUTS: &str = "OUTPUTS";
-    /// Device index -> device: where they are redirected to.
+    /// Device index -> device: where packets are redirected to.
     pub const DEVICES: &str = "DEVICES";
     /// `Rate`, an array by service id: how many connections are opened.
     pub const RATES: &str = "RATES";

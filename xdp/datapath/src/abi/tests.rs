@@ -44,8 +44,8 @@ Rate 32
   8 began
   16 opening
   20 opened
-  24 route
-  28 reserved
+  24 routes
+  28 asking
 SourceRate 16
   0 began
   8 opened
@@ -103,7 +103,7 @@ InputKey 8
   4 tag
 Input 16
   0 interface
-  4 reserved
+  4 flags
   8 mac
 Output 12
   0 device
@@ -119,7 +119,7 @@ fn a_layout_changes_only_with_the_schema() {
         FrontendKey { addr, port, protocol, reserved }
         Frontend { service, flags, affinity, outside, pod, host, guard }
         Guard { cookies, flows, source_flows }
-        Rate { alarm, began, opening, opened, route, reserved }
+        Rate { alarm, began, opening, opened, routes, asking }
         SourceRate { began, opened, reserved }
         Choice { table, flags }
         Backend { addr, port, reserved }
@@ -135,7 +135,7 @@ fn a_layout_changes_only_with_the_schema() {
         TrafficKey { backend, service, input, output, port, protocol, reply }
         Traffic { packets, bytes }
         InputKey { device, tag }
-        Input { interface, reserved, mac }
+        Input { interface, flags, mac }
         Output { device, tag, flags, mtu }
     };
     assert_eq!((SCHEMA, layout.as_str()), (3, LAYOUT), "raise SCHEMA and update this");

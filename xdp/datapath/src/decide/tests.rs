@@ -22,14 +22,11 @@ fn assert_consistent(decision: Decision, tables: &MemoryTables) {
             assert!(used, "{decision:?} names a backend of no table");
         }
         Counter::Refuse | Counter::UnservedPort => assert_eq!((label, mark), (Label::REJECT, 0)),
-        Counter::Withhold
-        | Counter::NoBackend
-        | Counter::SourceRange
-        | Counter::UnservedVip
-        | Counter::Unallocated => {
+        Counter::Withhold | Counter::NoBackend | Counter::SourceRange | Counter::Unallocated => {
             assert_eq!((label, mark), (Label::DROP, 0));
         }
         Counter::NoFrontend
+        | Counter::UnservedVip
         | Counter::NotIp
         | Counter::OtherProtocol
         | Counter::Fragment

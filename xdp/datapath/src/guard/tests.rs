@@ -43,7 +43,7 @@ fn too_many_syns_in_a_second_ask_for_cookies_and_for_a_while_after() {
         assert!(!seen.asks_for_cookies(&guard, clock(start + 99 + HOLD * second)));
         assert!(seen.takes_cookies(&guard, clock(start + 99 + (HOLD + GRACE) * second - 1)));
         assert!(!seen.takes_cookies(&guard, clock(start + 99 + (HOLD + GRACE) * second)));
-        assert!(!seen.takes_cookies(&super::tests::guard(0, 0), clock(start + 99)), "not any more");
+        assert!(!seen.takes_cookies(&Guard::default(), clock(start + 99)), "not any more");
     });
 }
 
@@ -75,31 +75,45 @@ fn one_is_always_and_zero_is_never() {
 fn a_service_takes_so_many_connections_in_a_second() {
     let guard = guard(0, 10);
     seen(|seen| {
-        seen.opening(&guard, clock(5_000));
-        assert_eq!((0..20).filter(|_| seen.opened(&guard)).count(), 10);
-        seen.opening(&guard, clock(5_000 + SECOND - 1));
-        assert!(!seen.opened(&guard), "the same second");
-        seen.opening(&guard, clock(5_000 + SECOND));
-        assert!(seen.opened(&guard), "the next one");
+        assert_eq!((0..20).filter(|_| seen.opened(&guard, clock(5_000))).count(), 10);
+        assert!(!seen.opened(&guard, clock(5_000 + SECOND - 1)), "the same second");
+        assert!(seen.opened(&guard, clock(5_000 + SECOND)), "the next one");
+        assert!(seen.opened(&guard, clock(5_000 + SECOND - 1)), "another CPU's clock");
     });
 }
 
 #[test]
-fn routes_are_asked_for_once_a_second() {
+fn routes_are_asked_for_once_a_second_and_destination() {
     let guard = guard(1, 0);
+    let [v4, v6] = [Family::V4, Family::V6].map(|family| packet(&family, TCP, flag::SYN));
     seen(|seen| {
         let asked = std::cell::Cell::new(0);
-        let ask = |answer: bool| {
-            seen.is_routed(|| {
+        let ask = |packet: &Packet, answer: bool| {
+            seen.is_routed(packet, || {
                 asked.set(asked.get() + 1);
                 answer
             })
         };
         seen.opening(&guard, clock(1));
-        assert!(ask(true) && ask(false) && ask(false));
-        seen.opening(&guard, clock(1 + SECOND));
-        assert!(!ask(false) && !ask(true));
+        assert!(ask(&v4, true) && ask(&v4, false) && ask(&v4, false));
+        assert!(!ask(&v6, false) && !ask(&v6, true), "the other family");
         assert_eq!(asked.get(), 2);
+        seen.opening(&guard, clock(1 + SECOND));
+        assert!(!ask(&v4, false) && !ask(&v4, true));
+        assert_eq!(asked.get(), 3);
+    });
+}
+
+/// Whoever forges sources would take everybody's place.
+#[test]
+fn as_many_as_a_limit_lets_in_ask_for_cookies() {
+    let guard = guard(10_000, 50);
+    seen(|seen| {
+        (0..50).for_each(|_| seen.opening(&guard, clock(1)));
+        assert!(!seen.asks_for_cookies(&guard, clock(1)));
+        seen.opening(&guard, clock(1));
+        assert!(seen.asks_for_cookies(&guard, clock(1)));
+        assert!(seen.may_repeat(clock(10 * SECOND)) && !seen.may_repeat(clock(20 * SECOND)));
     });
 }
 
@@ -138,6 +152,8 @@ fn what_no_host_sends_is_nonsense() {
         let good = packet(family, UDP, 0);
         assert!(!is_nonsense(&good));
         assert!(is_nonsense(&Packet { src: good.dst, ..good }), "from itself");
+        let reserved = "240.0.0.1".parse::<std::net::IpAddr>().unwrap().into();
+        assert!(!is_nonsense(&Packet { src: reserved, ..good }), "some use class E");
         for source in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1"] {
             let src = source.parse::<std::net::IpAddr>().unwrap().into();
             assert!(is_nonsense(&Packet { src, ..good }), "{source}");

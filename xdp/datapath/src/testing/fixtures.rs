@@ -237,8 +237,8 @@ impl Cases<'_> {
             ("VIP, torn table", vip, port::TORN, NO_BACKEND),
             // Not looked up here: `table inet portico` counts and drops a label without an element.
             ("VIP, missing backend", vip, port::NO_BACKEND, forward(GONE)),
-            ("VIP, unserved port", vip, port::UNSERVED, drop(Counter::UnservedVip)),
-            ("VIP, port of a NodePort", vip, port::NODE, drop(Counter::UnservedVip)),
+            ("VIP, unserved port", vip, port::UNSERVED, PASS(Counter::UnservedVip)),
+            ("VIP, port of a NodePort", vip, port::NODE, PASS(Counter::UnservedVip)),
             ("NodePort", node, port::NODE, masqueraded(ids[0])),
             ("NodePort, refused", node, port::NODE_REFUSED, REJECT),
             ("NodePort, withheld", node, port::NODE_WITHHELD, drop(Counter::Withhold)),

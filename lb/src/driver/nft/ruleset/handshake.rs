@@ -67,8 +67,8 @@ const fn keyword(family: Family) -> &'static str {
     }
 }
 
-/// Chain and rule, those of a chain in order.
-pub(super) fn rules() -> Vec<(&'static str, String)> {
+/// Chain and rule, those of a chain in order; `lost` counts what cannot be translated.
+pub(super) fn rules(lost: &str) -> Vec<(&'static str, String)> {
     let labels = labels();
     let mut rules = vec![("early", format!("meta priority {labels} notrack"))];
     let mut rule = |chain, rule| rules.push((chain, rule));
@@ -87,7 +87,8 @@ pub(super) fn rules() -> Vec<(&'static str, String)> {
         rule(
             "verdict",
             format!(
-                "meta priority {labels} meta nfproto {keyword} meta l4proto tcp update @{MAP} {{ {key} : meta priority }}"
+                "meta priority {labels} meta nfproto {keyword} meta l4proto tcp tcp flags & (syn | ack) != syn update \
+                 @{MAP} {{ {key} : meta priority }}"
             ),
         );
         // IPv4's forwarding has overwritten the label.
@@ -97,6 +98,15 @@ pub(super) fn rules() -> Vec<(&'static str, String)> {
                 format!(
                     "ct state untracked meta nfproto {keyword} meta l4proto tcp {key} @{MAP} synproxy mss {mss} wscale \
                      {WINDOW_SCALE} timestamp sack-perm"
+                ),
+            );
+            // Of SYNs there is nothing to remember, and there may be too many of them for the map.
+            rule(
+                chain,
+                format!(
+                    "ct state untracked meta nfproto {keyword} meta l4proto tcp meta mark & {MASQUERADE_MARK:#x} == \
+                     {MASQUERADE_MARK:#x} tcp flags & (syn | ack) == syn synproxy mss {mss} wscale {WINDOW_SCALE} \
+                     timestamp sack-perm"
                 ),
             );
         }
@@ -109,24 +119,34 @@ pub(super) fn rules() -> Vec<(&'static str, String)> {
             ),
         );
         let (ip, backends) = (ip(family), family.map());
+        // It makes room, and a client may use the same port for another connection.
+        rule(
+            "resumed",
+            format!("meta nfproto {keyword} meta l4proto tcp delete @{MAP} {{ {key} : meta priority }}"),
+        );
         rule(
             "resumed",
             format!("meta nfproto {keyword} meta l4proto tcp dnat {ip} to meta priority map @{backends}"),
         );
     }
+    rule("resumed", format!("counter name {lost} drop"));
     rule("resume", format!("meta priority {labels} goto resumed"));
     rules
 }
 
 /// Rules at the start of `settle`: such packets go on untranslated, if their label is remembered.
-pub(super) fn settle(counter: &str) -> [String; 2] {
+pub(super) fn settle(counter: &str) -> [String; 3] {
     let labels = labels();
-    Family::ALL.map(|family| {
+    let [v4, v6] = Family::ALL.map(|family| {
         let (key, keyword) = (key(family), keyword(family));
         format!(
             "meta priority {labels} meta nfproto {keyword} meta l4proto tcp {key} @{MAP} counter name {counter} accept"
         )
-    })
+    });
+    let syn = format!(
+        "meta priority {labels} meta l4proto tcp tcp flags & (syn | ack) == syn counter name {counter} accept"
+    );
+    [v4, v6, syn]
 }
 
 /// Rule at the start of `masquerading`: the label ends where the packet that it was given back to is about to leave.

@@ -108,7 +108,7 @@ fn an_answer_is_a_proper_segment() {
                 let found: Vec<_> = header.options_iterator().map(Result::unwrap).collect();
                 let mut expected = vec![TcpOptionElement::MaximumSegmentSize(mss)];
                 if options.kept != 0 {
-                    let ours = 0xffff_ffff & !KEPT | TAG | 0xff << 6 | SELECTIVE_ALLOWED | 10;
+                    let ours = !KEPT | TAG | 0xff << 6 | SELECTIVE_ALLOWED | 10;
                     expected.extend([
                         TcpOptionElement::SelectiveAcknowledgementPermitted,
                         TcpOptionElement::Timestamp(ours, u32::from_be(timestamp)),
