@@ -83,7 +83,7 @@ impl Seen {
 
     /// Begins a second if the last one is over.
     #[inline(always)]
-    fn count(&self, now: Time) -> &mut Rate {
+    fn roll(&self, now: Time) {
         // SAFETY: of the map, by construction.
         let rate = unsafe { &mut *self.0 };
         if now.is_over(rate.began) {
@@ -92,14 +92,15 @@ impl Seen {
             rate.opened = 0;
             rate.routes = 0;
         }
-        rate
     }
 
     /// Takes down a SYN, or the first packet of a flow that is none. As many as a limit lets in are too many without cookies,
     /// too: who forges sources would take everybody's place.
     #[inline(always)]
     pub fn opening(&self, guard: &Guard, now: Time) {
-        let rate = self.count(now);
+        self.roll(now);
+        // SAFETY: as above.
+        let rate = unsafe { &mut *self.0 };
         rate.opening = rate.opening.wrapping_add(1);
         let limited = guard.flows != 0 && rate.opening > guard.flows;
         if guard.cookies != 0 && (rate.opening >= guard.cookies || limited) {
@@ -158,7 +159,9 @@ impl Seen {
     #[inline(always)]
     #[must_use]
     pub fn opened(&self, guard: &Guard, now: Time) -> bool {
-        let rate = self.count(now);
+        self.roll(now);
+        // SAFETY: as above.
+        let rate = unsafe { &mut *self.0 };
         rate.opened = rate.opened.wrapping_add(1);
         guard.flows == 0 || rate.opened <= guard.flows
     }

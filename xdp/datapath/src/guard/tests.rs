@@ -3,7 +3,6 @@ use std::net::SocketAddr;
 use super::*;
 use crate::{
     abi::UDP,
-    packet::flag,
     testing::{Family, Layers, port},
 };
 
@@ -85,7 +84,7 @@ fn a_service_takes_so_many_connections_in_a_second() {
 #[test]
 fn routes_are_asked_for_once_a_second_and_destination() {
     let guard = guard(1, 0);
-    let [v4, v6] = [Family::V4, Family::V6].map(|family| packet(&family, TCP, flag::SYN));
+    let [v4, v6] = [Family::V4, Family::V6].map(|family| packet(&family, TCP, SYN));
     seen(|seen| {
         let asked = std::cell::Cell::new(0);
         let ask = |packet: &Packet, answer: bool| {
@@ -141,7 +140,6 @@ fn packet(family: &Family, protocol: u8, flags: u8) -> Packet {
 
 #[test]
 fn what_no_host_sends_is_nonsense() {
-    use flag::{ACK, FIN, RST, SYN};
     for family in &Family::ALL {
         for flags in [SYN, SYN | ACK, ACK, FIN | ACK, RST, RST | ACK] {
             assert!(!is_nonsense(&packet(family, TCP, flags)), "{flags:x}");
