@@ -79,6 +79,7 @@ pub(crate) fn measure(extent: &Extent, binaries: &Binaries, cpu: usize) -> anyho
                 quantiles.into_iter().chain([turns.values.max()]).map(|ns| Cell::from(ns as f64 / 1e3)),
             );
             table.row(cells);
+            section.histograms.push((format!("latency/{name}/{load} packets per second"), turns.values));
         }
     }
     section.tables.push(table);

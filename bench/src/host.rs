@@ -12,10 +12,10 @@ use nix::{
     sys::utsname::uname,
     unistd::Pid,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where and when figures were taken.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Host {
     kernel: String,
     machine: String,

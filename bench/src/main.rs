@@ -22,11 +22,7 @@ mod stats;
 mod variants;
 mod workload;
 
-use std::{
-    fs::File,
-    io::{BufWriter, Write as _},
-    path::PathBuf,
-};
+use std::{io::Write as _, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::{Parser, ValueEnum};
@@ -48,9 +44,9 @@ struct Options {
     /// What to measure.
     #[arg(value_enum, default_value_t = Choice::All)]
     section: Choice,
-    /// Write the figures to a file too, as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    /// Write a page, JSON, CSV and percentiles to a directory too.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// The CPU to measure on (the daemon runs on all) [default: the last].
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
@@ -198,9 +194,9 @@ fn main() -> anyhow::Result<()> {
     }
     report.finish();
     write!(std::io::stdout().lock(), "{report}")?;
-    if let Some(path) = options.json {
-        let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        serde_json::to_writer_pretty(BufWriter::new(file), &report)?;
+    if let Some(dir) = options.out {
+        report.write(&dir)?;
+        progress(format_args!("wrote {}", dir.join(report::PAGE).display()));
     }
     Ok(())
 }
