@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use crate::{
     generator::{Generator, abi::Traffic},
     progress,
-    report::{Cell, Section, Table},
+    report::{Cell, Plot, Section, Table},
     scene::{
         Passed, Scene,
         gateway::Binaries,
@@ -173,7 +173,8 @@ fn table(samples: &[Sample], extent: &Extent, family: Family, flows: u32) -> Tab
     let mut table = Table::new(
         format!("{family:?} {protocol}, frames of {} bytes, {flows} established flows", extent.size),
         &["variant", "ns/packet", "Mpps per core", "ratio", "above XDP_DROP, ns", "lost %", "loop"],
-    );
+    )
+    .plot(Plot::bars("Mpps per core").ratio("ratio", Variant::Redirect.name()).more_is_better());
     let of = |variant: Variant, round: u32| {
         samples.iter().find(|s| s.variant == variant && s.round == round).map(|s| s.nanoseconds)
     };

@@ -12,7 +12,7 @@ use crate::{
         template::{Protocol, Segment},
     },
     progress,
-    report::{Cell, Section, Table},
+    report::{Cell, Plot, Section, Table},
     scene::{
         Passed, Scene,
         gateway::Binaries,
@@ -67,11 +67,13 @@ pub(crate) fn measure(extent: &Extent, binaries: &Binaries, cpu: usize) -> anyho
     let mut established = Table::new(
         format!("established TCP flows ({FLOWS}) to all services, ns/packet"),
         &["variant", "services", "ns/packet", "Mpps per core"],
-    );
+    )
+    .plot(Plot::lines("services", "ns/packet").less_is_better());
     let mut new = Table::new(
         "new flows, thousand per second and core".to_owned(),
         &["variant", "protocol", "services", "thousand/s", "us each"],
-    );
+    )
+    .plot(Plot::lines("services", "thousand/s").panels("protocol").more_is_better());
     for udp in [false, true] {
         for &number in &extent.services {
             let services =
@@ -159,7 +161,8 @@ fn flood(
     let mut table = Table::new(
         "flood of SYNs among established flows",
         &["variant", "us/packet", "packets lost %", "established before", "established after"],
-    );
+    )
+    .plot(Plot::bars("us/packet").less_is_better());
     for variant in variants {
         progress(format_args!("growth: flood, {}", variant.name()));
         let services =

@@ -15,7 +15,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 /// Where and when figures were taken.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Host {
     kernel: String,
     machine: String,
@@ -51,6 +51,38 @@ impl Host {
             time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             load_before: load(),
         })
+    }
+}
+
+impl Host {
+    /// Of the day, in UTC.
+    pub(crate) fn date(&self) -> String {
+        let time = jiff::Timestamp::from_second(self.time.cast_signed()).unwrap_or_default();
+        time.strftime("%-d %B %Y, %H:%M UTC").to_string()
+    }
+
+    /// In a line.
+    pub(crate) fn summary(&self) -> String {
+        let Self { kernel, machine, cpu, cpus, memory_mb, .. } = self;
+        format!("Linux {kernel} on {machine}, {cpus} × {cpu}, {:.0} GB of memory", *memory_mb as f64 / 1024.0)
+    }
+
+    pub(crate) fn nft(&self) -> &str {
+        &self.nft
+    }
+
+    /// Names and values.
+    pub(crate) fn facts(&self) -> [(&'static str, String); 7] {
+        let Self { kernel, machine, cpu, cpus, pinned_to, memory_mb, load_before, .. } = self;
+        [
+            ("Date", self.date()),
+            ("Kernel", format!("Linux {kernel} {machine}")),
+            ("CPU", cpu.clone()),
+            ("CPUs", cpus.to_string()),
+            ("Packets made on CPU", pinned_to.to_string()),
+            ("Memory", format!("{memory_mb} MB")),
+            ("Load average before", load_before.clone()),
+        ]
     }
 }
 

@@ -4,6 +4,7 @@
 //! network namespace, the pins or the cgroups of the machine itself.
 
 mod aim;
+mod conditions;
 mod daemon;
 mod datapath;
 mod delay;
@@ -14,6 +15,7 @@ mod maglev;
 mod memory;
 mod plan;
 mod programs;
+mod progress;
 mod report;
 mod rig;
 mod ruleset;
@@ -22,13 +24,15 @@ mod stats;
 mod variants;
 mod workload;
 
-use std::{io::Write as _, path::PathBuf};
+use std::{io::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    conditions::Conditions,
     host::Host,
+    progress::progress,
     report::Report,
     scene::{gateway::Binaries, objects::Family},
     variants::Variant,
@@ -37,14 +41,18 @@ use crate::{
 
 /// Measures what Portico's programs, plan, drivers and daemon cost.
 ///
-/// Needs root: programs are loaded and run, and network namespaces made, all of which are gone at the end.
+/// Needs root: programs are loaded and run, and network namespaces made, all of which are gone at the end. Figures are
+/// printed as text, with medians and the ranges they were found in; --out has them as a page with charts, too.
 #[derive(Debug, Parser)]
-#[command(name = "portico-bench", version)]
+#[command(name = "portico-bench", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 struct Options {
+    #[command(subcommand)]
+    command: Option<Action>,
     /// What to measure.
-    #[arg(value_enum, default_value_t = Choice::All)]
-    section: Choice,
-    /// Write a page, JSON, CSV and percentiles to a directory too.
+    #[arg(value_enum, value_name = "SECTION", default_values_t = [Choice::All])]
+    sections: Vec<Choice>,
+    /// Leave all outputs in a directory: report.html, .txt, .md and .json, csv/ with every table and single
+    /// measurement, hgrm/ with percentiles for the plotters of HdrHistogram.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// The CPU to measure on (the daemon runs on all) [default: the last].
@@ -82,9 +90,30 @@ struct Options {
     portico: Option<PathBuf>,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  portico-bench --out report                      everything, the page is report/report.html
+  portico-bench datapath latency --rounds 9       two sections, with narrower ranges
+  portico-bench datapath --variants redirect,fast-path,nftables --flows 1,1000000
+  portico-bench all --full --out report           all that there is to measure
+  portico-bench render --from report/report.json --out again";
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make the outputs of a finished run again, without measuring (and without root).
+    Render {
+        /// The report.json of that run.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// Where to leave the outputs.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Choice {
-    /// All sections, in less than three minutes.
+    /// All sections.
     All,
     /// Nanoseconds a packet of the XDP and tc programs.
     Programs,
@@ -116,7 +145,7 @@ impl Options {
         datapath::Extent {
             flows: self.flows.clone().unwrap_or_else(|| vec![1, 1_000, 100_000]),
             rounds: self.rounds,
-            turn: std::time::Duration::from_millis(self.turn_ms),
+            turn: Duration::from_millis(self.turn_ms),
             families: if self.full { vec![Family::V4, Family::V6] } else { vec![Family::V4] },
             size: self.size,
             udp: self.udp,
@@ -129,7 +158,7 @@ impl Options {
         growth::Extent {
             services: [1, 100, 1_000, 10_000].into_iter().filter(|services| *services <= most).collect(),
             rounds: self.rounds.min(3),
-            turn: std::time::Duration::from_millis(self.turn_ms),
+            turn: Duration::from_millis(self.turn_ms),
             variants: self.variants(),
         }
     }
@@ -142,9 +171,38 @@ impl Options {
                 vec![100_000, 300_000, 1_000_000]
             },
             rounds: self.rounds.min(3),
-            turn: std::time::Duration::from_millis(self.turn_ms),
+            turn: Duration::from_millis(self.turn_ms),
             variants: self.variants(),
         }
+    }
+
+    /// The sections asked for, in the order of their turns.
+    fn wanted(&self) -> impl Iterator<Item = Choice> {
+        let all = self.sections.contains(&Choice::All);
+        let sections = Choice::value_variants().iter().copied().filter(|section| *section != Choice::All);
+        sections.filter(move |section| all || self.sections.contains(section))
+    }
+
+    /// About how long a section takes, as was seen with few CPUs.
+    fn expected(&self, section: Choice) -> Duration {
+        let variants = self.variants().len() as u64;
+        let full = if self.full { 2 } else { 1 };
+        let turns =
+            |rounds: u32| u64::from(rounds) * variants * (self.turn_ms + self.turn_ms / 4 + 100) / 1_000;
+        let seconds = match section {
+            Choice::All => 0,
+            Choice::Programs => 15,
+            Choice::Maglev => 2,
+            Choice::Plan => 30,
+            Choice::Daemon => 30,
+            Choice::Datapath => {
+                let extent = self.extent();
+                full * (variants + extent.flows.len() as u64 * turns(extent.rounds))
+            }
+            Choice::Growth => 100,
+            Choice::Latency => variants + self.delay().loads.len() as u64 * turns(self.delay().rounds),
+        };
+        Duration::from_secs(seconds)
     }
 
     fn variants(&self) -> Vec<Variant> {
@@ -153,7 +211,11 @@ impl Options {
 }
 
 fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+    let matches = Options::command().get_matches();
+    let options = Options::from_arg_matches(&matches)?;
+    if let Some(Action::Render { from, out }) = &options.command {
+        return Report::read(from)?.write(out);
+    }
     ensure!(nix::unistd::geteuid().is_root(), "programs are loaded into the kernel, which takes root");
     let room = 1..=workload::MAX_ENDPOINTS;
     ensure!(
@@ -164,8 +226,16 @@ fn main() -> anyhow::Result<()> {
     let endpoints = options.endpoints;
     let sizes: Vec<Size> = options.services.iter().map(|&services| Size { services, endpoints }).collect();
     let cpu = host::pin(options.cpu)?;
-    let mut report = Report::new(Host::look(cpu)?);
-    let wanted = |section| [Choice::All, section].contains(&options.section);
+    let conditions = Conditions::look(&matches, options.binary().ok().as_deref());
+    let mut report = Report::new(Host::look(cpu)?, conditions);
+    progress::expect(options.wanted().map(|section| options.expected(section)).collect());
+    let wanted = |section| {
+        let wanted = options.wanted().any(|wanted| wanted == section);
+        if wanted {
+            progress::enter();
+        }
+        wanted
+    };
     if wanted(Choice::Programs) {
         report.add(programs::measure().context("programs")?);
     }
@@ -193,15 +263,11 @@ fn main() -> anyhow::Result<()> {
         report.add(delay::measure(&options.delay(), &binaries, cpu).context("latency")?);
     }
     report.finish();
+    progress::finish();
     write!(std::io::stdout().lock(), "{report}")?;
     if let Some(dir) = options.out {
         report.write(&dir)?;
         progress(format_args!("wrote {}", dir.join(report::PAGE).display()));
     }
     Ok(())
-}
-
-/// Says on standard error what is being done.
-fn progress(text: impl std::fmt::Display) {
-    eprintln!("portico-bench: {text}");
 }

@@ -4,11 +4,22 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::Context as _;
 
+use serde::Serialize;
+
 use super::{Report, csv};
+use crate::aim;
 
 /// Where each run leaves its figures for the outputs to be made again.
-pub(crate) const JSON: &str = "report.json";
+const JSON: &str = "report.json";
 pub(crate) const PAGE: &str = "report.html";
+
+/// What the JSON holds beyond a report; it is found out anew when that is read.
+#[derive(Serialize)]
+struct Judged<'a> {
+    aims: Vec<aim::Judged>,
+    #[serde(flatten)]
+    report: &'a Report,
+}
 
 impl Report {
     /// Makes the directory if it is not there. Files of the same names are overwritten, others are left alone.
@@ -31,9 +42,13 @@ impl Report {
     /// Paths in the directory, and what is to be there.
     fn files(&self) -> anyhow::Result<Vec<(String, String)>> {
         let mut files = vec![
+            (PAGE.to_owned(), self.page()),
             ("report.txt".to_owned(), self.to_string()),
             ("report.md".to_owned(), self.markdown()),
-            (JSON.to_owned(), serde_json::to_string_pretty(self)?),
+            (
+                JSON.to_owned(),
+                serde_json::to_string_pretty(&Judged { aims: aim::judge(self), report: self })?,
+            ),
         ];
         let mut names = Names::default();
         for section in &self.sections {

@@ -4,9 +4,12 @@
 //! again from its JSON.
 
 mod csv;
+mod figure;
 mod files;
 mod histogram;
+mod html;
 mod plot;
+mod svg;
 mod table;
 mod text;
 
@@ -15,11 +18,15 @@ use serde::{Deserialize, Serialize};
 
 use self::histogram::Distribution;
 pub(crate) use self::{
-    files::{JSON, PAGE},
+    files::PAGE,
     plot::Plot,
-    table::{Cell, Table},
+    table::{Cell, Record, Table, digits},
 };
-use crate::host::{Host, load};
+use crate::{
+    conditions::Conditions,
+    host::{Host, load},
+    stats::Range,
+};
 
 /// What belongs together, as it is measured.
 #[derive(Debug, Default)]
@@ -35,9 +42,10 @@ pub(crate) struct Section {
 }
 
 /// All figures of a run.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     host: Host,
+    conditions: Conditions,
     /// The load average after the last section.
     load_after: String,
     sections: Vec<Chapter>,
@@ -55,8 +63,8 @@ struct Chapter {
 }
 
 impl Report {
-    pub(crate) const fn new(host: Host) -> Self {
-        Self { host, load_after: String::new(), sections: Vec::new() }
+    pub(crate) const fn new(host: Host, conditions: Conditions) -> Self {
+        Self { host, conditions, load_after: String::new(), sections: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, section: Section) {
@@ -64,6 +72,19 @@ impl Report {
         let (name, samples) = (name.to_owned(), Table::of_samples(samples));
         let named = histograms.into_iter().map(|(name, values)| Distribution { name, values });
         self.sections.push(Chapter { name, tables, notes, samples, histograms: named.collect() });
+    }
+
+    /// What a section measured: its tables, and its samples as one more.
+    pub(crate) fn tables(&self, section: &str) -> impl Iterator<Item = &Table> {
+        let sections = self.sections.iter().filter(move |chapter| chapter.name == section);
+        sections.flat_map(|chapter| chapter.tables.iter().chain([&chapter.samples]))
+    }
+
+    /// How much longer the calibrating loop took at its slowest than at its fastest.
+    fn calibration(&self) -> Option<f64> {
+        let tables = self.sections.iter().map(|section| &section.samples);
+        let loops = tables.flat_map(Table::records).filter_map(|turn| turn.number("calibration_ns"));
+        Range::of(loops.collect()).map(|range| range.max / range.min)
     }
 
     /// Takes down what the machine was doing at the end.

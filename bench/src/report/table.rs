@@ -78,10 +78,6 @@ impl Table {
         self.rows.iter().map(|cells| Record { table: self, cells })
     }
 
-    pub(crate) fn title(&self) -> &str {
-        &self.title
-    }
-
     /// As Markdown has tables.
     pub(super) fn markdown(&self) -> String {
         self.laid_out(ASCII_MARKDOWN).to_string()

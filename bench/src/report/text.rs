@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Report;
+use crate::aim;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -16,7 +17,7 @@ impl fmt::Display for Report {
                 writeln!(f, "{note}")?;
             }
         }
-        Ok(())
+        write!(f, "\n{}", aim::table(&aim::judge(self)))
     }
 }
 
@@ -29,6 +30,10 @@ impl Report {
             let notes = section.notes.iter().map(|note| format!("- {note}\n"));
             format!("## {}\n\n{}{}\n", section.name, tables.collect::<String>(), notes.collect::<String>())
         });
-        format!("{}, after it {}.\n\n{}", self.host, self.load_after, sections.collect::<String>())
+        let (host, load) = (&self.host, &self.load_after);
+        let aims = aim::table(&aim::judge(self)).markdown();
+        let command = &self.conditions.command;
+        let sections = sections.collect::<String>();
+        format!("{host}, after it {load}.\n\n    {command}\n\n## Aims\n\n{aims}\n\n{sections}")
     }
 }
