@@ -5,6 +5,9 @@ use std::{env, path::Path, process::Command};
 use clap::{ArgMatches, parser::ValueSource};
 use serde::{Deserialize, Serialize};
 
+/// Among the versions of a build whose own figures mean nothing.
+pub(crate) const DEBUGGING: &str = "portico-bench built for debugging";
+
 /// The words and programs of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Conditions {

@@ -53,7 +53,7 @@ pub(crate) fn measure(binary: &Path, sizes: &[Size]) -> anyhow::Result<Section> 
             "large file to kernel",
         ],
     )
-    .plot(Plot::bars("start to in sync").and("kill, start to in sync").less_is_better());
+    .plot(Plot::bars("start to in sync").and("kill, start to in sync").unit("ms").less_is_better());
     let mut memory = Table::new(
         "MB",
         &[
@@ -69,7 +69,7 @@ pub(crate) fn measure(binary: &Path, sizes: &[Size]) -> anyhow::Result<Section> 
             "daemon and kernel",
         ],
     )
-    .plot(Plot::bars("daemon").and("kernel, all").less_is_better());
+    .plot(Plot::bars("daemon").and("kernel, all").unit("MB").less_is_better());
     let mut samples = Vec::new();
     for run in &runs {
         let Run { size, start, restart, small, large, .. } = run;

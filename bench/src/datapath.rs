@@ -103,11 +103,18 @@ pub(crate) fn measure(extent: &Extent, binaries: &Binaries, cpu: usize) -> anyho
                 Err(error) => section.notes.push(format!("Left out: {}: {error:#}.", variant.name())),
             }
         }
+        let mut all = Vec::new();
+        let mut tables = Vec::new();
         for flows in &flows {
             let samples = rounds(extent, &mut scenes, &mut generator, *flows, *family)?;
-            section.tables.push(table(&samples, extent, *family, *flows));
+            tables.push(table(&samples, extent, *family, *flows));
             section.samples.extend(samples.iter().map(|sample| row(sample, *family, extent)));
+            all.extend(samples);
         }
+        if flows.len() > 1 {
+            section.tables.push(overview(&all, extent, *family));
+        }
+        section.tables.append(&mut tables);
     }
     section.notes.push(format!(
         "Median (lowest..highest) of {} turns of {} ms each, taken in rounds; one CPU makes, forwards and drops the \
@@ -196,6 +203,24 @@ fn table(samples: &[Sample], extent: &Extent, family: Family, flows: u32) -> Tab
             range(&|s| Some(s.lost.max(0.0))).map(|r| r.median).into(),
             range(&|s| Some(s.calibration / fastest)).map(|r| r.median).into(),
         ]);
+    }
+    table
+}
+
+/// What flows cost as they become more.
+fn overview(samples: &[Sample], extent: &Extent, family: Family) -> Table {
+    let protocol = if extent.udp { "UDP" } else { "TCP" };
+    let mut table = Table::new(
+        format!("{family:?} {protocol}, frames of {} bytes, by number of flows", extent.size),
+        &["variant", "flows", "ns/packet"],
+    )
+    .plot(Plot::lines("flows", "ns/packet").less_is_better());
+    let mut turns: BTreeMap<(Variant, u32), Vec<f64>> = BTreeMap::new();
+    for sample in samples {
+        turns.entry((sample.variant, sample.flows)).or_default().push(sample.nanoseconds);
+    }
+    for ((variant, flows), nanoseconds) in turns {
+        table.row([variant.name().into(), flows.into(), Range::of(nanoseconds).into()]);
     }
     table
 }

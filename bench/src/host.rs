@@ -67,6 +67,16 @@ impl Host {
         format!("Linux {kernel} on {machine}, {cpus} × {cpu}, {:.0} GB of memory", *memory_mb as f64 / 1024.0)
     }
 
+    pub(crate) fn load_before(&self) -> &str {
+        &self.load_before
+    }
+
+    /// Whether more ran than one thread of measuring, before or after.
+    pub(crate) fn busy(&self, load_after: &str) -> bool {
+        let load = |text: &str| text.parse().unwrap_or(0.0_f64);
+        load(&self.load_before).max(load(load_after)) > self.cpus as f64
+    }
+
     pub(crate) fn nft(&self) -> &str {
         &self.nft
     }

@@ -27,7 +27,7 @@ use portico::driver::{
 use self::{classes::CLASSES, empty::Empty};
 use crate::{
     progress,
-    report::{Cell, Plot, Section, Table},
+    report::{Cell, Section, Table},
     rig::Rig,
     stats::Nanoseconds,
 };
@@ -130,8 +130,7 @@ fn decisions(rig: &mut Rig, empty: &Empty) -> anyhow::Result<Table> {
     let mut table = Table::new(
         "nanoseconds a packet",
         &["packet", "XDP", "XDP p99", "tc", "tc p99", "tc, loop", "counted as"],
-    )
-    .plot(Plot::bars("XDP").less_is_better());
+    );
     let base = |empty: &Nanoseconds| empty.above(0.0).map_or(0.0, |range| range.median);
     let (xdp, tc, tc_loop) = (base(&no_xdp), base(&no_tc), base(&no_loop));
     table.row([

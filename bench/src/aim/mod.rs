@@ -121,7 +121,7 @@ impl Unit {
     const fn name(self) -> &'static str {
         match self {
             Self::Percent => " %",
-            Self::Times => " times",
+            Self::Times => " ×",
             Self::Plain(name) => name,
         }
     }

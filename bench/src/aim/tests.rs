@@ -55,7 +55,7 @@ fn turns_are_compared_with_others_of_their_round() {
     assert_eq!(hot.measured.as_deref(), Some("93.0 % (91.0..95.0), IPv4"));
     let nftables = aim(&judged, NFTABLES);
     assert_eq!(nftables.verdict, Verdict::Missed);
-    assert_eq!(nftables.measured.as_deref(), Some("5.25 times (5.00..5.50), IPv4"));
+    assert_eq!(nftables.measured.as_deref(), Some("5.25 × (5.00..5.50), IPv4"));
     assert_eq!(aim(&judged, "100,000 flows, of bare XDP_REDIRECT").verdict, Verdict::NotMeasured);
 }
 
@@ -90,7 +90,7 @@ fn growth_takes_ten_thousand_services() {
     let judged = judge(&report("growth", samples));
     let judged = aim(&judged, what);
     assert_eq!(judged.verdict, Verdict::Missed);
-    assert_eq!(judged.measured.as_deref(), Some("0.750 times, TCP, 10000 services"));
+    assert_eq!(judged.measured.as_deref(), Some("0.750 ×, TCP, 10000 services"));
 }
 
 #[test]

@@ -38,7 +38,14 @@ pub(super) fn measure(rig: &mut Rig, empty: &Empty) -> anyhow::Result<Table> {
         "nanoseconds a packet to any of a number of services, each with ten endpoints",
         &["services", "XDP", "XDP p99", "tc", "tc p99"],
     )
-    .plot(Plot::lines("services", "XDP").and("XDP p99").and("tc").and("tc p99").less_is_better());
+    .plot(
+        Plot::lines("services", "XDP")
+            .and("XDP p99")
+            .and("tc")
+            .and("tc p99")
+            .unit("ns/packet")
+            .less_is_better(),
+    );
     for services in SERVICES {
         progress(format_args!("programs: {services} services"));
         add(rig, &mut frames, services)?;

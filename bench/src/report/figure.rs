@@ -12,8 +12,9 @@ use super::{
 /// Figures that differ by more than this factor are drawn by their logarithms.
 const FAR: f64 = 20.0;
 
-/// A chart with words under it.
+/// A chart with words above and under it.
 pub(super) struct Figure {
+    pub(super) title: String,
     pub(super) caption: String,
     pub(super) drawing: Markup,
 }
@@ -51,11 +52,15 @@ fn panels(table: &Table, plot: &Plot) -> Vec<Figure> {
 fn draw(table: &Table, plot: &Plot, rows: &[&Vec<Cell>], title: &str) -> Option<Figure> {
     let entries = entries(table, plot, rows);
     let first = entries.first()?;
-    let unit = if plot.values.len() == 1 { plot.values.first()?.clone() } else { table.title.clone() };
+    let unit = match (&plot.unit, plot.values.as_slice()) {
+        (Some(unit), _) => unit.clone(),
+        (None, [value]) => value.clone(),
+        (None, _) => String::new(),
+    };
     let better = match plot.better {
-        Some(Better::More) => " More is better.",
-        Some(Better::Less) => " Less is better.",
-        None => "",
+        Some(Better::More) => Some("More is better.".to_owned()),
+        Some(Better::Less) => Some("Less is better.".to_owned()),
+        None => None,
     };
     let over = entries.iter().any(|entry| entry.x != first.x);
     let (drawing, how) = match &plot.kind {
@@ -63,11 +68,11 @@ fn draw(table: &Table, plot: &Plot, rows: &[&Vec<Cell>], title: &str) -> Option<
         // A line of one point is better drawn as a bar.
         _ => (bars(&entries, plot, title, &unit), "Bars"),
     };
-    let ranges = entries.iter().any(|entry| matches!(entry.cell, Cell::Range(range) if range.count > 1));
-    let ranges =
-        if ranges { format!(" {how}: medians; whiskers: lowest and highest.") } else { String::new() };
-    let ratio = plot.ratio.as_ref().map(|ratio| format!(" ×: ratio to {}.", ratio.to)).unwrap_or_default();
-    Some(Figure { caption: format!("{title}; {unit}.{better}{ranges}{ratio}"), drawing })
+    let several = entries.iter().any(|entry| matches!(entry.cell, Cell::Range(range) if range.count > 1));
+    let ranges = several.then(|| format!("{how}: medians; whiskers: lowest and highest."));
+    let ratio = plot.ratio.as_ref().map(|ratio| format!("×: ratio to {}, of the same round.", ratio.to));
+    let caption: Vec<String> = [better, ranges, ratio].into_iter().flatten().collect();
+    Some(Figure { title: title.to_owned(), caption: caption.join(" "), drawing })
 }
 
 fn entries<'a>(table: &Table, plot: &Plot, rows: &[&'a Vec<Cell>]) -> Vec<Entry<'a>> {
@@ -241,16 +246,16 @@ fn percentiles(title: &str, distributions: &[(&str, &Distribution)]) -> Figure {
     let y = Axis::new("", y, svg::microseconds);
     let counts = distributions.iter().map(|(_, distribution)| distribution.values.len());
     let (least, most) = counts.fold((u64::MAX, 0), |(low, high), count| (low.min(count), high.max(count)));
+    let values = if least == most {
+        svg::plain(most as f64)
+    } else {
+        format!("{} to {}", svg::plain(least as f64), svg::plain(most as f64))
+    };
     let caption = format!(
-        "{title}: percentiles of {} values. Less is better. Towards the right, each mark leaves out a tenth of what the \
-         one before it did.",
-        if least == most {
-            svg::plain(most as f64)
-        } else {
-            format!("{} to {}", svg::plain(least as f64), svg::plain(most as f64))
-        }
+        "Percentiles of {values} values. Less is better. From each nine to the next, a tenth of the values is left."
     );
-    Figure { caption, drawing: Chart { title: title.to_owned(), x, y, lines }.draw() }
+    let title = title.to_owned();
+    Figure { caption, drawing: Chart { title: title.clone(), x, y, lines }.draw(), title }
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ pub(crate) struct Plot {
     pub(super) values: Vec<String>,
     /// A drawing for each of this column's values.
     pub(super) panels: Option<String>,
+    /// What they are in, if no column is named by it.
+    #[serde(default)]
+    pub(super) unit: Option<String>,
     /// What to write beside a bar.
     pub(super) ratio: Option<Ratio>,
     /// Whether more is better, where either is.
@@ -51,12 +54,18 @@ impl Plot {
     }
 
     fn new(kind: Kind, value: &str) -> Self {
-        Self { kind, values: vec![value.to_owned()], panels: None, ratio: None, better: None }
+        Self { kind, values: vec![value.to_owned()], panels: None, unit: None, ratio: None, better: None }
     }
 
     /// Another column of the same unit beside the first.
     pub(crate) fn and(mut self, value: &str) -> Self {
         self.values.push(value.to_owned());
+        self
+    }
+
+    /// What to write at the axis in place of the column's name.
+    pub(crate) fn unit(mut self, unit: &str) -> Self {
+        self.unit = Some(unit.to_owned());
         self
     }
 

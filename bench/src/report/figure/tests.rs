@@ -25,7 +25,8 @@ fn bars_are_named_by_texts_before_their_figure() {
     let [figure] = of_table(&table).try_into().ok().unwrap();
     assert!(has(&figure.drawing, "a, added"));
     assert!(!has(&figure.drawing, "a, gone"), "what was not measured is not drawn as nothing");
-    assert_eq!(figure.caption, "stalls; ms. Less is better. Bars: medians; whiskers: lowest and highest.");
+    assert_eq!(figure.title, "stalls");
+    assert_eq!(figure.caption, "Less is better. Bars: medians; whiskers: lowest and highest.");
 }
 
 #[test]
@@ -56,8 +57,8 @@ fn panels_part_rows_and_lines_join_them() {
         }
     }
     let figures = of_table(&table);
-    let captions: Vec<_> = figures.iter().map(|figure| figure.caption.as_str()).collect();
-    assert_eq!(captions, ["new flows: protocol TCP; k/s.", "new flows: protocol UDP; k/s."]);
+    let titles: Vec<_> = figures.iter().map(|figure| figure.title.as_str()).collect();
+    assert_eq!(titles, ["new flows: protocol TCP", "new flows: protocol UDP"]);
     assert_eq!(texts(&figures[0].drawing).iter().filter(|text| *text == "a").count(), 1);
     assert!(has(&figures[0].drawing, "1,000"));
 }
@@ -86,7 +87,8 @@ fn distributions_that_differ_in_variant_share_a_chart() {
     ];
     let figures = of_distributions(&all);
     assert_eq!(figures.len(), 2);
-    assert!(figures[0].caption.starts_with("latency, 100 packets per second: percentiles of 100 values."));
+    assert_eq!(figures[0].title, "latency, 100 packets per second");
+    assert!(figures[0].caption.starts_with("Percentiles of 100 values."));
     for text in ["a", "b", "99 %", "50 %", "10 µs"] {
         assert!(has(&figures[0].drawing, text), "{text} in {:?}", texts(&figures[0].drawing));
     }

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Of a gauge.
-const WIDTH: f64 = 180.0;
+const WIDTH: f64 = 150.0;
 const HEIGHT: f64 = 22.0;
 
 /// The figures to begin with; none that was not measured.

@@ -2,7 +2,35 @@
 
 use maud::{Markup, html};
 
-use crate::report::{Report, svg::topology};
+use crate::{
+    conditions::DEBUGGING,
+    report::{Report, svg::topology, table::digits},
+};
+
+/// How much slower a loop that touches no memory may become before that is worth a warning.
+const STEADY: f64 = 1.25;
+
+/// Why these figures are to be taken with care; nothing on a quiet machine.
+pub(super) fn cautions(report: &Report) -> Markup {
+    let mut cautions = Vec::new();
+    if let Some(spread) = report.calibration().filter(|spread| *spread > STEADY) {
+        let spread = digits(spread);
+        cautions
+            .push(format!("the CPU was up to {spread} times as slow as at its fastest (calibrating loop)"));
+    }
+    if report.host.busy(&report.load_after) {
+        let (before, after) = (report.host.load_before(), &report.load_after);
+        cautions.push(format!("other work ran beside it (load average {before} before, {after} after)"));
+    }
+    if report.conditions.versions.iter().any(|version| version == DEBUGGING) {
+        cautions.push("this program was built for debugging".to_owned());
+    }
+    html! {
+        @if !cautions.is_empty() {
+            p class="caution" role="note" { strong { "Take with care: " } (cautions.join("; ")) "." }
+        }
+    }
+}
 
 pub(super) fn section(report: &Report) -> Markup {
     let Report { host, conditions, load_after, .. } = report;
@@ -19,7 +47,7 @@ pub(super) fn section(report: &Report) -> Markup {
                 }
                 div { dt { "Load average after" } dd { (load_after) } }
                 @if let Some(spread) = report.calibration() {
-                    div { dt { "Calibrating loop, slowest by fastest" } dd { (format!("{spread:.2}")) } }
+                    div { dt { "Calibrating loop, slowest by fastest" } dd { (digits(spread)) } }
                 }
                 div {
                     dt { "Versions" }

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::aim;
 
+/// Rows of a table that is folded at first.
+const LONG: usize = 30;
+
 const STYLE: &str = include_str!("style.css");
 
 impl Report {
@@ -42,6 +45,7 @@ impl Report {
                         }
                     }
                     main {
+                        (conditions::cautions(self))
                         (aims::cards(&judged))
                         (aims::section(&judged))
                         (conditions::section(self))
@@ -85,11 +89,17 @@ fn chapter(section: &Chapter) -> Markup {
     }
 }
 
-fn figure(Figure { caption, drawing }: &Figure) -> Markup {
-    html! { figure { (drawing) figcaption { (caption) } } }
+fn figure(Figure { title, caption, drawing }: &Figure) -> Markup {
+    html! {
+        figure {
+            h3 { (title) }
+            (drawing)
+            @if !caption.is_empty() { figcaption { (caption) } }
+        }
+    }
 }
 
-/// A table that can be folded, and is unfolded at first and on paper.
+/// A table that can be folded; a long one is at first, though not on paper.
 fn table(table: &Table) -> Markup {
     let figures: Vec<bool> = (0..table.columns.len())
         .map(|column| {
@@ -97,9 +107,17 @@ fn table(table: &Table) -> Markup {
             cells().any(|cell| cell.range().is_some()) && !cells().any(|cell| matches!(cell, Cell::Text(_)))
         })
         .collect();
-    let class = |column: usize| if figures.get(column) == Some(&true) { "figure" } else { "text" };
+    let class = |column: usize| {
+        if column == 0 {
+            "text"
+        } else if figures.get(column) == Some(&true) {
+            "figure"
+        } else {
+            "text"
+        }
+    };
     html! {
-        details open="" {
+        details open=[(table.rows.len() <= LONG).then_some("open")] {
             summary { (table.title) }
             div class="scroll" {
                 table {

@@ -14,6 +14,8 @@ const BOTTOM: f64 = 50.0;
 const LINE: f64 = 16.0;
 /// Half the width of a whisker's end.
 const CAP: f64 = 4.0;
+/// Between lines through the same x, so that their whiskers do not hide each other.
+const DODGE: f64 = 3.5;
 /// Where the drawing ends.
 pub(crate) const X: (f64, f64) = (LEFT, WIDTH - RIGHT);
 pub(crate) const Y: (f64, f64) = (HEIGHT - BOTTOM, TOP);
@@ -82,24 +84,26 @@ impl Chart {
                 text class="axis" transform={ "translate(14 " (px(height)) ") rotate(-90)" } text-anchor="middle" {
                     (y.name)
                 }
-                @for ((line, end), name) in lines.iter().zip(ends).zip(names) {
-                    (self.line(line, end, name))
+                @for (n, ((line, end), name)) in lines.iter().zip(ends).zip(names).enumerate() {
+                    @let aside = DODGE * (n as f64 - (lines.len() as f64 - 1.0) / 2.0);
+                    (self.line(line, if line.dots { aside } else { 0.0 }, end, name))
                 }
             }
         }
     }
 
-    fn line(&self, line: &Line, end: f64, name: f64) -> Markup {
+    /// Drawn somewhat aside of where it should be, with its end at one height and its name at another.
+    fn line(&self, line: &Line, aside: f64, end: f64, name: f64) -> Markup {
         let Line { label, class, points, dots } = line;
         let (x, y) = (self.x.scale, self.y.scale);
-        let last = points.last().map_or(X.1, |point| x.at(point.x));
+        let last = points.last().map_or(X.1, |point| x.at(point.x) + aside);
         html! {
             g class={ "series " (class) } {
                 title { (label) }
                 path class="lead" d={ "M" (px(last + 5.0)) " " (px(end)) "L" (px(X.1 + 8.0)) " " (px(name)) "h6" } {}
-                path class="line" d=(path(points, x, y)) {}
+                path class="line" d=(path(points, x, y, aside)) {}
                 @for point in points.iter().filter(|_| *dots) {
-                    @let at = x.at(point.x);
+                    @let at = x.at(point.x) + aside;
                     @if let Some((low, high)) = point.range {
                         @let (low, high) = (px(y.at(low)), px(y.at(high)));
                         @let (before, after) = (px(at - CAP), px(at + CAP));
@@ -116,10 +120,10 @@ impl Chart {
     }
 }
 
-fn path(points: &[Point], x: Scale, y: Scale) -> String {
+fn path(points: &[Point], x: Scale, y: Scale, aside: f64) -> String {
     let commands = points.iter().enumerate().map(|(n, point)| {
         let command = if n == 0 { 'M' } else { 'L' };
-        format!("{command}{} {}", px(x.at(point.x)), px(y.at(point.y)))
+        format!("{command}{} {}", px(x.at(point.x) + aside), px(y.at(point.y)))
     });
     commands.collect()
 }
@@ -132,7 +136,7 @@ mod tests {
     fn lines_go_through_their_points() {
         let points = [(0.0, 0.0), (5.0, 10.0)].map(|(x, y)| Point { x, y, range: None });
         let (x, y) = (Scale::from_zero(10.0, (0.0, 100.0)), Scale::from_zero(10.0, (50.0, 0.0)));
-        assert_eq!(path(&points, x, y), "M0 50L50 0");
-        assert_eq!(path(&[], x, y), "");
+        assert_eq!(path(&points, x, y, 0.0), "M0 50L50 0");
+        assert_eq!(path(&[], x, y, 0.0), "");
     }
 }
