@@ -27,6 +27,10 @@ use crate::{
 /// The calibrating loop's rounds.
 const SPIN: u64 = 2_000_000;
 
+/// What it takes to set a variant up, and to establish a flow.
+pub(crate) const SETUP: Duration = Duration::from_secs(1);
+const ESTABLISHED: Duration = Duration::from_micros(10);
+
 /// How much to measure.
 #[derive(Clone, Debug)]
 pub(crate) struct Extent {
@@ -39,6 +43,18 @@ pub(crate) struct Extent {
     pub(crate) size: usize,
     pub(crate) udp: bool,
     pub(crate) variants: Vec<Variant>,
+}
+
+impl Extent {
+    /// About how long it takes.
+    pub(crate) fn expected(&self) -> Duration {
+        let variants = self.variants.len() as u32;
+        // Caches are filled and flows established before each turn.
+        let turns = (self.turn * 5 / 4 + Duration::from_millis(100)) * variants * self.rounds;
+        let opened = self.flows.iter().copied().fold(0, u32::saturating_add);
+        let each = SETUP * variants + turns * self.flows.len() as u32 + ESTABLISHED * opened * variants;
+        each * self.families.len() as u32
+    }
 }
 
 /// One turn.

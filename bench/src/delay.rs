@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::{
-    datapath::available,
+    datapath::{SETUP, available},
     generator::{Generator, abi::Traffic, latency::histogram},
     progress,
     report::{Cell, Section, Table},
@@ -34,6 +34,14 @@ pub(crate) struct Extent {
     pub(crate) rounds: u32,
     pub(crate) turn: Duration,
     pub(crate) variants: Vec<Variant>,
+}
+
+impl Extent {
+    /// About how long it takes.
+    pub(crate) fn expected(&self) -> Duration {
+        let turns = (self.turn + Duration::from_millis(50)) * self.rounds * self.loads.len() as u32;
+        (SETUP + turns) * self.variants.len() as u32
+    }
 }
 
 pub(crate) fn measure(extent: &Extent, binaries: &Binaries, cpu: usize) -> anyhow::Result<Section> {

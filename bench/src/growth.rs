@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use crate::{
-    datapath::{available, conntrack_max},
+    datapath::{SETUP, available, conntrack_max},
     generator::{
         Generator,
         abi::Traffic,
@@ -49,6 +49,18 @@ pub(crate) struct Extent {
     pub(crate) rounds: u32,
     pub(crate) turn: Duration,
     pub(crate) variants: Vec<Variant>,
+}
+
+impl Extent {
+    /// About how long it takes.
+    pub(crate) fn expected(&self) -> Duration {
+        let variants = self.variants.iter().filter(|variant| VARIANTS.contains(variant)).count() as u32;
+        // New flows, at ten microseconds each, and packets of established ones; loading rules for a service.
+        let turns = (Duration::from_micros(10) * NEW + self.turn) * self.rounds;
+        let loading = Duration::from_millis(3) * self.services.iter().sum::<u32>();
+        let flood = LONGEST;
+        ((SETUP + turns) * self.services.len() as u32 + loading) * 2 * variants + flood * variants
+    }
 }
 
 /// Figures of one variant with so many services.

@@ -183,26 +183,21 @@ impl Options {
         sections.filter(move |section| all || self.sections.contains(section))
     }
 
-    /// About how long a section takes, as was seen with few CPUs.
+    /// About how long a section takes; two busy CPUs took that.
     fn expected(&self, section: Choice) -> Duration {
-        let variants = self.variants().len() as u64;
-        let full = if self.full { 2 } else { 1 };
-        let turns =
-            |rounds: u32| u64::from(rounds) * variants * (self.turn_ms + self.turn_ms / 4 + 100) / 1_000;
-        let seconds = match section {
-            Choice::All => 0,
-            Choice::Programs => 15,
-            Choice::Maglev => 2,
-            Choice::Plan => 30,
-            Choice::Daemon => 30,
-            Choice::Datapath => {
-                let extent = self.extent();
-                full * (variants + extent.flows.len() as u64 * turns(extent.rounds))
+        match section {
+            Choice::All => Duration::ZERO,
+            Choice::Programs => Duration::from_secs(10),
+            Choice::Maglev => Duration::from_secs(2),
+            Choice::Plan | Choice::Daemon => {
+                // Objects of each size, planned or started with several times.
+                let objects: u32 = self.services.iter().map(|n| n.saturating_mul(self.endpoints)).sum();
+                Duration::from_secs(2) + Duration::from_micros(150) * objects
             }
-            Choice::Growth => 100,
-            Choice::Latency => variants + self.delay().loads.len() as u64 * turns(self.delay().rounds),
-        };
-        Duration::from_secs(seconds)
+            Choice::Datapath => self.extent().expected(),
+            Choice::Growth => self.growth().expected(),
+            Choice::Latency => self.delay().expected(),
+        }
     }
 
     fn variants(&self) -> Vec<Variant> {
@@ -228,7 +223,7 @@ fn main() -> anyhow::Result<()> {
     let cpu = host::pin(options.cpu)?;
     let conditions = Conditions::look(&matches, options.binary().ok().as_deref());
     let mut report = Report::new(Host::look(cpu)?, conditions);
-    progress::expect(options.wanted().map(|section| options.expected(section)).collect());
+    let expected = progress::expect(options.wanted().map(|section| options.expected(section)).collect());
     let wanted = |section| {
         let wanted = options.wanted().any(|wanted| wanted == section);
         if wanted {
@@ -263,11 +258,12 @@ fn main() -> anyhow::Result<()> {
         report.add(delay::measure(&options.delay(), &binaries, cpu).context("latency")?);
     }
     report.finish();
-    progress::finish();
+    drop(expected);
     write!(std::io::stdout().lock(), "{report}")?;
     if let Some(dir) = options.out {
         report.write(&dir)?;
-        progress(format_args!("wrote {}", dir.join(report::PAGE).display()));
+        let page = dir.canonicalize()?.join(report::PAGE);
+        eprintln!("portico-bench: the page is file://{}", page.display());
     }
     Ok(())
 }

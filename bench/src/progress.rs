@@ -25,10 +25,25 @@ struct State {
     section: Instant,
 }
 
-/// Tells how long each section should take. Without it, no time is estimated.
-pub(crate) fn expect(expected: Vec<Duration>) {
+/// As long as it lives, lines say what time is left.
+pub(crate) struct Expected(());
+
+/// Tells how long each section should take.
+pub(crate) fn expect(expected: Vec<Duration>) -> Expected {
     let now = Instant::now();
     *lock() = Some(State { expected, begun: 0, start: now, section: now });
+    Expected(())
+}
+
+/// Leaves the terminal to results and errors.
+impl Drop for Expected {
+    fn drop(&mut self) {
+        *lock() = None;
+        let mut stderr = stderr().lock();
+        if stderr.is_terminal() {
+            let _ = write!(stderr, "\r\x1b[2K");
+        }
+    }
 }
 
 /// The next of the sections begins.
@@ -50,15 +65,6 @@ pub(crate) fn progress(text: impl Display) {
         None => writeln!(stderr, "portico-bench: {text}"),
     };
     let _ = stderr.flush();
-}
-
-/// Leaves the terminal to the results.
-pub(crate) fn finish() {
-    *lock() = None;
-    let mut stderr = stderr().lock();
-    if stderr.is_terminal() {
-        let _ = write!(stderr, "\r\x1b[2K");
-    }
 }
 
 fn lock() -> std::sync::MutexGuard<'static, Option<State>> {

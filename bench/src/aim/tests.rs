@@ -26,8 +26,8 @@ fn aim<'a>(judged: &'a [Judged], what: &str) -> &'a Judged {
     judged.iter().find(|judged| judged.what == what).unwrap()
 }
 
-const HOT: &str = "1,000 flows, of bare XDP_REDIRECT";
-const NFTABLES: &str = "1,000 flows, to the nftables ruleset";
+const HOT: &str = "established, 1,000 flows, against bare XDP_REDIRECT";
+const NFTABLES: &str = "established, 1,000 flows, against the nftables ruleset";
 
 #[test]
 fn nothing_is_concluded_from_nothing() {
@@ -56,7 +56,10 @@ fn turns_are_compared_with_others_of_their_round() {
     let nftables = aim(&judged, NFTABLES);
     assert_eq!(nftables.verdict, Verdict::Missed);
     assert_eq!(nftables.measured.as_deref(), Some("5.25 × (5.00..5.50), IPv4"));
-    assert_eq!(aim(&judged, "100,000 flows, of bare XDP_REDIRECT").verdict, Verdict::NotMeasured);
+    assert_eq!(
+        aim(&judged, "established, 100,000 flows, against bare XDP_REDIRECT").verdict,
+        Verdict::NotMeasured
+    );
 }
 
 #[test]
@@ -70,7 +73,7 @@ fn larger_frames_answer_another_question() {
 
 #[test]
 fn growth_takes_ten_thousand_services() {
-    let what = "new flows with any number of services, to the nftables ruleset with one";
+    let what = "new flows, any number of services, against the nftables ruleset with one";
     let sample = |variant: Variant, services: u64, nanoseconds: f64| {
         vec![
             ("what", Cell::from("new")),

@@ -181,15 +181,16 @@ fn lines(entries: &[Entry<'_>], title: &str, x: &str, unit: &str) -> Markup {
         let (low, high) = point.range.unwrap_or((point.y, point.y));
         [point.y, low, high]
     }));
-    let axis = |name: &str, (low, high): (f64, f64), room: f64, to| {
+    let axis = |name: &str, (low, high): (f64, f64), to| {
         let scale = if low > 0.0 && high / low > FAR {
+            let room = (high / low).powf(0.04);
             Scale::logarithmic((low / room, high * room), to)
         } else {
             Scale::from_zero(high, to)
         };
         Axis::new(name, scale, svg::plain)
     };
-    let (x, y) = (axis(x, across, 1.15, svg::X), axis(unit, up, 1.25, svg::Y));
+    let (x, y) = (axis(x, across, svg::X), axis(unit, up, svg::Y));
     Chart { title: title.to_owned(), x, y, lines }.draw()
 }
 
@@ -231,8 +232,11 @@ fn percentiles(title: &str, distributions: &[(&str, &Distribution)]) -> Figure {
     let points = || lines.iter().flat_map(|line| &line.points);
     let (_, most) = extent(points().map(|point| point.x));
     let (low, high) = extent(points().map(|point| point.y));
+    // The few fastest would take most of the height.
+    let half = lines.iter().filter_map(|line| line.points.iter().find(|point| point.x >= 2.0));
+    let low = low.max(extent(half.map(|point| point.y)).0 / 4.0);
     let x = Scale::logarithmic((1.0, most), svg::X);
-    let ticks = [(1.0, "0 %".to_owned()), (2.0, "50 %".to_owned())].into_iter();
+    let ticks = [(2.0, "50 %".to_owned())].into_iter();
     let nines = (1..=most.log10() as i32).map(|nines| {
         let share = 100.0 - 100.0 / 10_f64.powi(nines);
         (10_f64.powi(nines), format!("{share:.*} %", nines.saturating_sub(2).max(0) as usize))

@@ -20,7 +20,7 @@ pub(super) fn cards(judged: &[Judged]) -> Markup {
                 @for judged in shown() {
                     div class={ "card " (class(judged.verdict)) } {
                         p class="big" { (judged.figure.as_deref().unwrap_or_default()) }
-                        p { "Established, " (judged.what) }
+                        p { (judged.what) }
                         p class="aim" { (sign(judged.verdict)) " aim: " (judged.aim) }
                     }
                 }
