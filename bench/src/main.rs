@@ -24,7 +24,11 @@ mod stats;
 mod variants;
 mod workload;
 
-use std::{io::Write as _, path::PathBuf, time::Duration};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
@@ -209,7 +213,7 @@ fn main() -> anyhow::Result<()> {
     let matches = Options::command().get_matches();
     let options = Options::from_arg_matches(&matches)?;
     if let Some(Action::Render { from, out }) = &options.command {
-        return Report::read(from)?.write(out);
+        return leave(&Report::read(from)?, out);
     }
     ensure!(nix::unistd::geteuid().is_root(), "programs are loaded into the kernel, which takes root");
     let room = 1..=workload::MAX_ENDPOINTS;
@@ -261,9 +265,15 @@ fn main() -> anyhow::Result<()> {
     drop(expected);
     write!(std::io::stdout().lock(), "{report}")?;
     if let Some(dir) = options.out {
-        report.write(&dir)?;
-        let page = dir.canonicalize()?.join(report::PAGE);
-        eprintln!("portico-bench: the page is file://{}", page.display());
+        leave(&report, &dir)?;
     }
+    Ok(())
+}
+
+/// Leaves all outputs in a directory, and says where to look.
+fn leave(report: &Report, dir: &Path) -> anyhow::Result<()> {
+    report.write(dir)?;
+    let dir = dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?;
+    eprintln!("portico-bench: the page is file://{}", dir.join(report::PAGE).display());
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::aim;
 
 /// Rows of a table that is folded at first.
-const LONG: usize = 30;
+const LONG: usize = 20;
 
 const STYLE: &str = include_str!("style.css");
 
