@@ -50,6 +50,7 @@ impl Conditions {
 
 /// All options that have a value, whoever gave it.
 fn settings(matches: &ArgMatches) -> Vec<Setting> {
+    // Groups of options are named after their types.
     let ids = matches.ids().map(|id| id.as_str()).filter(|id| id.starts_with(|c: char| c.is_lowercase()));
     let settings = ids.filter_map(|id| {
         let values = matches.try_get_raw(id).ok()??;

@@ -124,6 +124,7 @@ pub(super) const AIMS: &[Aim] = &[
         },
     ),
     aim("SYN flood with cookies, against XDP_DROP", Need::AtLeast(0.7), Unit::Percent, "flood", |r| {
+        // Rows of packets a second that are answered or dropped, one with cookies and one of XDP_DROP.
         let records = || records(r, "flood").filter(|record| record.text("variant").is_some());
         let packets = |name: &str| {
             records().find(|record| record.text("variant") == Some(name))?.range("Mpps per core")

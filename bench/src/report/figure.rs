@@ -104,12 +104,12 @@ fn entries<'a>(table: &Table, plot: &Plot, rows: &[&'a Vec<Cell>]) -> Vec<Entry<
         let note = ratio.and_then(|ratio| row.get(ratio)?.range());
         for (column, value) in &values {
             let Some(cell) = row.get(*column).filter(|cell| cell.range().is_some()) else { continue };
-            let (label, class) = match values.len() {
-                1 => (name.clone(), classes.of(colour, &plot.kind)),
-                _ if name.is_empty() => {
-                    ((*value).to_owned(), classes.of(value, &Kind::Lines { x: String::new() }))
-                }
-                _ => (format!("{name}, {value}"), classes.of(value, &Kind::Lines { x: String::new() })),
+            let (label, class) = match values.as_slice() {
+                // Bars have their names beside them; were each of another colour, that would say nothing.
+                [_] if plot.kind == Kind::Bars => (name.clone(), palette::class(colour, 0)),
+                [_] => (name.clone(), classes.of(colour)),
+                _ if name.is_empty() => ((*value).to_owned(), classes.of(value)),
+                _ => (format!("{name}, {value}"), classes.of(value)),
             };
             let note = note.map(|ratio| format!("{:.2} ×", ratio.median)).unwrap_or_default();
             entries.push(Entry { label, class, x, cell, note });
@@ -123,11 +123,7 @@ fn entries<'a>(table: &Table, plot: &Plot, rows: &[&'a Vec<Cell>]) -> Vec<Entry<
 struct Classes(Vec<String>);
 
 impl Classes {
-    fn of(&mut self, name: &str, kind: &Kind) -> String {
-        // Bars have their names beside them; were each of another colour, that would say nothing.
-        if matches!(kind, Kind::Bars) {
-            return palette::class(name, 0);
-        }
+    fn of(&mut self, name: &str) -> String {
         let place = self.0.iter().position(|known| known == name).unwrap_or_else(|| {
             self.0.push(name.to_owned());
             self.0.len() - 1

@@ -19,7 +19,7 @@ pub(crate) struct Plot {
     pub(super) better: Option<Better>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
     /// A bar for each row, with the range that its figure was found in.
