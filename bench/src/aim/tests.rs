@@ -63,12 +63,20 @@ fn turns_are_compared_with_others_of_their_round() {
 }
 
 #[test]
-fn larger_frames_answer_another_question() {
-    let mut samples = vec![turn(Variant::Redirect, 1_000, 1, 95.0), turn(Variant::FastPath, 1_000, 1, 100.0)];
-    for sample in &mut samples {
-        sample[2].1 = 1_500_u64.into();
-    }
-    assert_eq!(aim(&judge(&report("datapath", samples)), HOT).verdict, Verdict::NotMeasured);
+fn other_packets_answer_another_question() {
+    let verdict = |column: &'static str, value: u64| {
+        let mut samples =
+            vec![turn(Variant::Redirect, 1_000, 1, 95.0), turn(Variant::FastPath, 1_000, 1, 100.0)];
+        for sample in &mut samples {
+            sample.retain(|(name, _)| *name != column);
+            sample.push((column, value.into()));
+        }
+        aim(&judge(&report("datapath", samples)), HOT).verdict
+    };
+    assert_eq!(verdict("bytes", 60), Verdict::Met);
+    assert_eq!(verdict("bytes", 1_500), Verdict::NotMeasured);
+    assert_eq!(verdict("fresh_percent", 0), Verdict::Met);
+    assert_eq!(verdict("fresh_percent", 10), Verdict::NotMeasured);
 }
 
 #[test]
