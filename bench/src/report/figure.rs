@@ -94,7 +94,7 @@ fn entries<'a>(table: &Table, plot: &Plot, rows: &[&'a Vec<Cell>]) -> Vec<Entry<
             .iter()
             .filter_map(|cell| if let Cell::Text(text) = cell { Some(text.as_str()) } else { None })
             .collect();
-        let name = if texts.is_empty() {
+        let name = if texts.is_empty() && plot.kind == Kind::Bars {
             names.first().map(ToString::to_string).unwrap_or_default()
         } else {
             texts.join(", ")
@@ -107,7 +107,7 @@ fn entries<'a>(table: &Table, plot: &Plot, rows: &[&'a Vec<Cell>]) -> Vec<Entry<
             let (label, class) = match values.as_slice() {
                 // Bars have their names beside them; were each of another colour, that would say nothing.
                 [_] if plot.kind == Kind::Bars => (name.clone(), palette::class(colour, 0)),
-                [_] => (name.clone(), classes.of(colour)),
+                [_] if !name.is_empty() => (name.clone(), classes.of(colour)),
                 _ if name.is_empty() => ((*value).to_owned(), classes.of(value)),
                 _ => (format!("{name}, {value}"), classes.of(value)),
             };

@@ -37,6 +37,15 @@ fn bars_without_texts_are_named_by_their_first_figure() {
 }
 
 #[test]
+fn lines_without_texts_are_named_by_their_column() {
+    let mut table = Table::new("t", &["backends", "slots", "ms"]).plot(Plot::lines("backends", "ms"));
+    table.row([9_u64.into(), 1_931_u64.into(), 2.0.into()]);
+    table.row([100_u64.into(), 16_381_u64.into(), 3.0.into()]);
+    let drawing = &of_table(&table)[0].drawing;
+    assert_eq!(texts(drawing).iter().filter(|text| *text == "ms").count(), 2, "at the axis and at the line");
+}
+
+#[test]
 fn ratios_stand_behind_bars() {
     let mut table =
         Table::new("t", &["variant", "Mpps", "ratio"]).plot(Plot::bars("Mpps").ratio("ratio", "bare"));
