@@ -9,7 +9,8 @@ use portico::{
     convert::Converted,
     lab::manifest::NAMESPACE,
     model::{
-        Conditions, Endpoint, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort, TrafficPolicy,
+        Conditions, Endpoint, GuardWish, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort,
+        TrafficPolicy,
     },
     source::{Change, Event, Outcome},
 };
@@ -66,6 +67,7 @@ fn service(number: u32) -> Service {
         external_policy: TrafficPolicy::Cluster,
         internal_policy: TrafficPolicy::Cluster,
         affinity: None,
+        guard: GuardWish::default(),
         source_ranges: Vec::new(),
         health_check_node_port: None,
         ports: vec![ServicePort {

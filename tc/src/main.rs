@@ -5,14 +5,15 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    bindings::{__sk_buff, BPF_CSUM_LEVEL_INC, TC_ACT_UNSPEC},
+    helpers::generated::bpf_csum_level,
     macros::classifier,
     programs::TcContext,
 };
 use datapath::{
     abi::{Counter, Hint, Hook, Label},
     decide::{Decision, decide},
-    packet::{ethernet, network},
+    packet::{IPV6, ethernet, network},
 };
 use tables::{ContextFrame, KernelTables, count};
 
@@ -58,8 +59,21 @@ fn classify(ctx: &TcContext, link_layer: bool) -> i32 {
     count(Hook::Tc, decision.counter);
     if decision.label != Label::NONE {
         write(skb, decision);
+        vouch(skb, decision.label);
     }
     TC_ACT_UNSPEC
+}
+
+/// Takes the checksum of an IPv6 packet for synproxy for good where nobody has verified it: nft verifies it as if it were
+/// IPv4's (`nft_synproxy_do_eval`, Linux 5.3 to at least 6.18), and drops the packet.
+#[inline(always)]
+fn vouch(skb: *mut __sk_buff, label: Label) {
+    // SAFETY: the context is valid.
+    let protocol = unsafe { (*skb).protocol } as u16;
+    if label.is_handshake() && protocol.to_ne_bytes() == IPV6 {
+        // SAFETY: as above. It does nothing where the checksum is known to be right or left out.
+        unsafe { bpf_csum_level(skb, BPF_CSUM_LEVEL_INC.into()) };
+    }
 }
 
 /// Volatile, because the verifier refuses the narrower stores that an optimizer makes of these.

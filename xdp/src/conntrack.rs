@@ -110,6 +110,12 @@ impl Conntrack {
         Some(Self { entry, reply: direction != 0 })
     }
 
+    /// `enum tcp_conntrack`; anything for UDP.
+    #[inline(always)]
+    pub(crate) fn tcp_state(&self) -> u8 {
+        self.at(layout!(tcp_state))
+    }
+
     #[inline(always)]
     pub(crate) fn release(self) {
         // SAFETY: the entry is referenced, and not used after this.
@@ -146,9 +152,10 @@ impl Conntrack {
         let timeout = unsafe { ptr::read_volatile(net.byte_add(at as usize).cast::<u32>()) };
         let deadline: u32 = self.at(layout!(timeout));
         let hz = layout!(hz);
-        // Signed, as the deadline may have passed.
+        // Signed, as the deadline may have passed. Half a second, because it is asked once a second: a flow whose timeout is
+        // two seconds must not miss its last chance.
         let left = deadline.wrapping_sub(now) as i32;
-        if left < (timeout as i32).wrapping_sub(hz as i32) {
+        if left < (timeout as i32).wrapping_sub(hz as i32 / 2) {
             // Without jiffies a second there is no fast path; to the compiler a division is a panic.
             let milliseconds = (u64::from(timeout) * 1_000).checked_div(u64::from(hz)).unwrap_or(0);
             // SAFETY: the entry is referenced. It fails where somebody fixed the timeout, or the entry is dying.

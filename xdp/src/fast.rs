@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use datapath::{
-    abi::{Counter, Flow, Hook, PARTIAL, PASS, REPLY, TRANSMIT, split},
+    abi::{Counter, Flow, Hook, PARTIAL, PASS, REPLY, TRANSMIT, UNROUTABLE, split},
     forward::{
         arrival::{Arrival, arrival},
         cache::{self, Slots as _},
@@ -50,6 +50,11 @@ fn try_forward(ctx: &XdpContext, index: u32) -> Result<u32, Option<Counter>> {
         Err(Counter::Irregular) => return Err(Some(Counter::Irregular)),
         Err(_) => return Err(None),
     };
+    if arrival.opens {
+        // What the cache knew of an earlier connection went with its end, or goes within a second. In a flood each look
+        // would be one into memory.
+        return Err(Some(Counter::Control));
+    }
     let flows = Fast::this();
     let now = jiffies();
     let hash = cache::hash(&arrival.key, seed());
@@ -72,41 +77,76 @@ fn try_forward(ctx: &XdpContext, index: u32) -> Result<u32, Option<Counter>> {
             return send(&frame, &arrival, flow);
         }
     }
-    let mut place = known;
     if cached {
         gate.tell(hash, false);
-        place = place.or_else(|| cache::admit(&flows, hash, now, gate.turn()));
     }
-    let kept = place.is_some();
-    let flow = place.or_else(|| flows.desk()).ok_or(None)?;
-    settle(flow);
+    // It is looked up on the desk, and gets a place if there is something to remember: packets that belong to no flow, of
+    // which anybody can send many, take none from others.
+    let desk = flows.desk().ok_or(None)?;
     // SAFETY: this CPU's own.
-    let flow = unsafe { &mut *flow };
-    let (was, checked) = (flow.flags, flow.checked);
+    let flow = unsafe { &mut *desk };
     flow.key = arrival.key;
     flow.checked = now;
     if let Err(counter) = look_up(ctx, flow, arrival.v4, arrival.class) {
-        let answers = known.is_some() && was & (REPLY | PASS) == REPLY;
-        if counter == Counter::Untracked && answers && now.wrapping_sub(checked) < ORPHANED * flows.trust() {
-            // The kernel would take it for a flow of its own, in the way of the one that the client will restore.
-            flow.flags = was;
-            flow.checked = checked;
+        if counter == Counter::Untracked && known.is_some_and(|known| is_orphan(known, now, flows.trust())) {
             count(Hook::Xdp, Counter::Orphan);
             return Ok(XDP_DROP);
         }
-        return Err(Some(counter));
-    }
-    // Senders do it with all packets of a flow or with none. It is asked here only, where conntrack has the flow: one that
-    // it has forgotten must not reach the kernel by chance.
-    if rewrite::is_partial(&frame, &arrival, flow) {
+        if flow.flags & PASS == 0 {
+            if let Some(known) = known {
+                settle(known);
+                // SAFETY: this CPU's own, and another than the desk.
+                forget(unsafe { &mut *known });
+            }
+            return Err(Some(counter));
+        }
+    } else if rewrite::is_partial(&frame, &arrival, flow) {
+        // Senders do it with all packets of a flow or with none. It is asked here only, where conntrack has the flow: one
+        // that it has forgotten must not reach the kernel by chance.
         flow.flags = PASS | PARTIAL;
     }
-    let action = send(&frame, &arrival, flow);
-    if !kept {
-        settle(flow);
+    let place = match known {
+        None if cached => cache::admit(&flows, hash, now, gate.turn()),
+        known => known,
+    };
+    if let Some(place) = place {
+        put(flow, place);
+    }
+    // SAFETY: this CPU's own, and `flow` is not used any more.
+    let action = send(&frame, &arrival, unsafe { &mut *place.unwrap_or(desk) });
+    if place.is_none() {
+        settle(desk);
     }
     action
 }
+
+/// Whether a packet of this flow, which conntrack has forgotten, is an answer that the kernel would take for a flow of its
+/// own, in the way of the one that the client will restore.
+#[inline(always)]
+fn is_orphan(known: *mut Flow, now: u32, trust: u32) -> bool {
+    // SAFETY: this CPU's own.
+    let known = unsafe { &*known };
+    known.flags & (REPLY | PASS) == REPLY && now.wrapping_sub(known.checked) < ORPHANED * trust
+}
+
+/// Writes a flow into its place. What was counted there is left as it is if the flow is counted under the same.
+#[inline(never)]
+fn put(flow: &Flow, place: *mut Flow) {
+    // SAFETY: this CPU's own, and another than the desk.
+    let old = unsafe { &*place };
+    if old.packets >= SETTLED || flow.flags & PASS != 0 || !verdict::is_counted_alike(old, flow) {
+        settle(place);
+    }
+    // SAFETY: as above.
+    let place = unsafe { &mut *place };
+    let (packets, bytes) = (place.packets, place.bytes);
+    cache::copy(flow, place);
+    place.packets = packets;
+    place.bytes = bytes;
+}
+
+/// When a flow is looked up again its packets are counted for good, if they are as many.
+const SETTLED: u32 = 64;
 
 /// For so many times as long as a verdict is trusted, the answers of a flow wait for the client to restore it.
 const ORPHANED: u32 = 10;
@@ -119,6 +159,9 @@ fn end(flow: *mut Flow) {
     let flow = unsafe { &mut *flow };
     let reverse = verdict::reverse(flow);
     forget(flow);
+    if flow.flags & PASS != 0 {
+        return;
+    }
     if let Some(other) = cache::find(&Fast::this(), &reverse, cache::hash(&reverse, seed())) {
         settle(other);
         // SAFETY: this CPU's own, and another than the flow, which is nobody's now.
@@ -126,10 +169,11 @@ fn end(flow: *mut Flow) {
     }
 }
 
-/// Makes an entry nobody's: no device has index zero.
+/// Makes an entry nobody's, whose place is free: no device has index zero.
 #[inline(always)]
 fn forget(flow: &mut Flow) {
     flow.key.device = 0;
+    flow.checked = jiffies().wrapping_sub(Fast::this().trust());
 }
 
 /// Counts what an entry holds, before it becomes another's or is judged anew.
@@ -149,22 +193,31 @@ fn settle(flow: *mut Flow) {
 /// do not pay for its stack and registers.
 #[inline(never)]
 fn look_up(ctx: &XdpContext, flow: &mut Flow, v4: bool, class: u8) -> Result<(), Counter> {
-    let found = try_look_up(ctx, flow, v4, class);
+    let Some(interface) = input(&verdict::input(&flow.key)).filter(|input| input.mac == flow.key.mac())
+    else {
+        flow.flags = 0;
+        return Err(Counter::Unroutable);
+    };
+    let found = try_look_up(ctx, flow, interface.interface, v4, class);
     match found {
         Ok(()) => {}
-        // Nothing of ours: for a second nobody has to ask again.
-        Err(Counter::Untracked | Counter::Untranslated) => flow.flags = PASS,
-        Err(_) => forget(flow),
+        // Nothing of ours, or it does not leave by an interface of ours: for a second nobody has to ask again.
+        Err(Counter::Untranslated) => flow.flags = PASS,
+        Err(Counter::Unroutable) => flow.flags = PASS | UNROUTABLE,
+        // What begins or ends changes soon, and is not remembered.
+        Err(_) => flow.flags = 0,
     }
     found
 }
 
 #[inline(always)]
-fn try_look_up(ctx: &XdpContext, flow: &mut Flow, v4: bool, class: u8) -> Result<(), Counter> {
-    let interface = input(&verdict::input(&flow.key)).ok_or(Counter::Unroutable)?;
-    if interface.mac != flow.key.mac() {
-        return Err(Counter::Unroutable);
-    }
+fn try_look_up(
+    ctx: &XdpContext,
+    flow: &mut Flow,
+    interface: u32,
+    v4: bool,
+    class: u8,
+) -> Result<(), Counter> {
     let conntrack = Conntrack::find(ctx, &flow.key, v4).ok_or(Counter::Untracked)?;
     let entry = conntrack.read(v4);
     let judged = verdict::judge(&flow.key, &entry, &KernelTables);
@@ -173,7 +226,7 @@ fn try_look_up(ctx: &XdpContext, flow: &mut Flow, v4: bool, class: u8) -> Result
     }
     conntrack.release();
     verdict::translate(flow, &entry, judged?);
-    let (hop, leaves) = next_hop(ctx, flow, interface.interface, v4, class)?;
+    let (hop, leaves) = next_hop(ctx, flow, interface, v4, class)?;
     verdict::route(flow, &hop, &output(leaves).ok_or(Counter::Unroutable)?)
 }
 
@@ -234,7 +287,11 @@ fn send(
     flow: &mut Flow,
 ) -> Result<u32, Option<Counter>> {
     if flow.flags & PASS != 0 {
-        return Err(Some(if flow.flags & PARTIAL != 0 { Counter::Partial } else { Counter::Untranslated }));
+        return Err(Some(match flow.flags & (PARTIAL | UNROUTABLE) {
+            0 => Counter::Untranslated,
+            PARTIAL => Counter::Partial,
+            _ => Counter::Unroutable,
+        }));
     }
     if arrival.length > u32::from(flow.mtu) {
         return Err(Some(Counter::Oversize));

@@ -8,7 +8,7 @@ use datapath::{
         POD_NETWORK, RESTRICTED, Source,
     },
     decide::decide,
-    packet::Packet,
+    packet::{Packet, flag},
     socket::{Origin, translate},
     tables::Tables as _,
 };
@@ -166,6 +166,9 @@ impl Explain {
             dst_port: self.destination.port().to_be_bytes(),
             protocol,
             opens: true,
+            flags: if protocol == abi::TCP { flag::SYN } else { 0 },
+            network: 0,
+            transport: 0,
         }
     }
 
@@ -258,7 +261,11 @@ fn explanation(counter: Counter) -> Explanation {
     let verdict = match counter {
         Counter::Forward => "forward",
         Counter::Refuse | Counter::UnservedPort => "refuse",
-        Counter::Withhold | Counter::SourceRange | Counter::Unallocated | Counter::NoBackend => "drop",
+        Counter::Withhold
+        | Counter::SourceRange
+        | Counter::UnservedVip
+        | Counter::Unallocated
+        | Counter::NoBackend => "drop",
         _ => "pass",
     };
     Explanation { verdict, reason: counter.name(), meaning: counter.help().trim(), ..Explanation::default() }

@@ -8,16 +8,19 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use datapath::abi::{
     Choice, Frontend, FrontendKey, Label, MASQUERADE, NODE_PORT, REFUSE, RESTRICTED, SocketKey, SocketPeer,
-    TCP, Traffic, TrafficKey, WITHHOLD,
+    TCP, WITHHOLD,
 };
 use serde::Serialize;
 
 use super::output::{Format, Row, list};
-use crate::driver::{
-    conntrack,
-    maps::Maps,
-    nft::{Nft, counter},
-    pins::PinDir,
+use crate::{
+    daemon::TrafficReport,
+    driver::{
+        conntrack,
+        maps::Maps,
+        nft::{Nft, counter},
+        pins::PinDir,
+    },
 };
 
 /// List what the data path holds; works while the daemon is down
@@ -76,7 +79,7 @@ impl Get {
             What::Maglev { service } => list(output, &view.maglev(&service)?)?,
             What::Connections { service } => list(output, &view.connections(service.as_deref())?)?,
             What::Sockets => list(output, &view.sockets()?)?,
-            What::Traffic => list(output, &view.traffic()?)?,
+            What::Traffic => list(output, &TrafficReport::list(&view.maps)?)?,
             What::Counters => list(output, &view.counters()?)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -211,19 +214,7 @@ impl Row for ConnectionRow {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct TrafficRow {
-    service: String,
-    protocol: &'static str,
-    backend: SocketAddr,
-    to: &'static str,
-    input: String,
-    output: String,
-    packets: u64,
-    bytes: u64,
-}
-
-impl Row for TrafficRow {
+impl Row for TrafficReport {
     const COLUMNS: &'static [&'static str] =
         &["service", "protocol", "backend", "to", "in", "out", "packets", "bytes"];
 
@@ -231,9 +222,9 @@ impl Row for TrafficRow {
         let Self { service, protocol, backend, to, input, output, packets, bytes } = self;
         vec![
             service.clone(),
-            (*protocol).to_owned(),
+            protocol.clone(),
             backend.to_string(),
-            (*to).to_owned(),
+            to.clone(),
             input.clone(),
             output.clone(),
             packets.to_string(),
@@ -410,26 +401,6 @@ impl View {
             })
             .collect();
         rows.sort_by(|a, b| (&a.service, a.client).cmp(&(&b.service, b.client)));
-        Ok(rows)
-    }
-
-    fn traffic(&self) -> anyhow::Result<Vec<TrafficRow>> {
-        let interface = |index: u32| {
-            nix::net::if_::if_indextoname(index)
-                .map_or_else(|_| format!("#{index}"), |name| name.to_string_lossy().into_owned())
-        };
-        let row = |(key, traffic): (TrafficKey, Traffic)| TrafficRow {
-            service: self.name(key.service),
-            protocol: protocol(key.protocol),
-            backend: SocketAddr::new(key.backend.into(), u16::from_be_bytes(key.port)),
-            to: if key.reply == 0 { "backend" } else { "client" },
-            input: interface(key.input),
-            output: interface(key.output),
-            packets: traffic.packets,
-            bytes: traffic.bytes,
-        };
-        let mut rows: Vec<TrafficRow> = self.maps.forwarding.traffic()?.into_iter().map(row).collect();
-        rows.sort_by(|a, b| (&a.service, a.backend, a.to).cmp(&(&b.service, b.backend, b.to)));
         Ok(rows)
     }
 

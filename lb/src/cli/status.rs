@@ -195,8 +195,8 @@ fn describe(report: &Report, row: &mut impl FnMut(&str, String)) {
         row("kept", format!("{} frontends, {why}", report.kept));
     }
     for interface in &report.interfaces {
-        let InterfaceReport { name, tc, xdp, fast_path } = interface;
-        row("interface", format!("{name}: tc {tc}, xdp {xdp}, fast path {fast_path}"));
+        let InterfaceReport { name, tc, xdp, fast_path, guard } = interface;
+        row("interface", format!("{name}: tc {tc}, xdp {xdp}, fast path {fast_path}, guard {guard}"));
     }
     row("cgroup", report.cgroup.clone());
     let translation = &report.translation;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::ValueEnum as _;
+use datapath::abi::Guard;
 use serde_json::Value;
 
 use super::{
@@ -97,6 +98,7 @@ pub(super) fn resolve(set: &Settings, own: &Settings, host: &Host, mistakes: &mu
         xdp: XdpChoice::from_str(&own.text("xdp"), false).unwrap_or_default(),
         fast_path: FastPath::new(own.texts("fastPath").iter().filter_map(|part| part.parse().ok())),
         flow_cache: u32::try_from(own.int("flowCache")).ok(),
+        guard: guard(own),
         cgroup: path(own, "cgroup"),
         pin_dir: path(own, "pinDir").unwrap_or_else(|| host.pin_dir.clone()),
         node_port_addresses: NodePortAddresses::new(ranges(set)),
@@ -129,6 +131,15 @@ pub(super) fn resolve(set: &Settings, own: &Settings, host: &Host, mistakes: &mu
         verbosity: u32::try_from(set.int("logging.verbosity")).unwrap_or_default(),
         portico: (!own.is_empty()).then(|| own.document(portico::VERSION, portico::KIND)),
     }
+}
+
+fn guard(own: &Settings) -> Option<Guard> {
+    let number = |path| u32::try_from(own.int(path)).unwrap_or(u32::MAX);
+    (own.text("guard") != "off").then(|| Guard {
+        cookies: number("synCookies"),
+        flows: number("maxNewFlows"),
+        source_flows: number("maxNewFlowsPerSource"),
+    })
 }
 
 /// The sections whose `masqueradeAll` counts. Which mode an empty one stands for depends on kube-proxy's version.

@@ -24,6 +24,16 @@ const fn field(path: &'static str, flag: &'static str, kind: Kind, help: &'stati
     Field { path, flag: Some(flag), kind, default: Unset(default), used: Honoured(help) }
 }
 
+/// A whole number that the kernel's maps have room for.
+const fn number(path: &'static str, flag: &'static str, default: i64, help: &'static str) -> Field {
+    let kind = Kind::Int(0, u32::MAX as i64);
+    Field { path, flag: Some(flag), kind, default: Absent(Fixed::Int(default)), used: Honoured(help) }
+}
+
+/// More SYNs a second than one service port gets from clients of its own, as a rule; half-open connections at this rate
+/// would fill conntrack's smallest table in a quarter of a minute.
+const SYN_COOKIES: i64 = 10_000;
+
 static FIELDS: &[Field] = &[
     field(
         "apiServer",
@@ -55,6 +65,13 @@ static FIELDS: &[Field] = &[
         ),
     },
     field(
+        "guard",
+        "guard",
+        Kind::OneOf(&["on", "off"]),
+        "Whether XDP drops what may not open a connection, and other ports of load-balancer addresses are closed: on or \
+         off [default: on]",
+    ),
+    field(
         "interfaces",
         "interface",
         Kind::Texts,
@@ -66,6 +83,18 @@ static FIELDS: &[Field] = &[
         "manifests",
         Kind::Text,
         "Read Services, EndpointSlices and Nodes from the YAML and JSON files in this directory, and follow changes",
+    ),
+    number(
+        "maxNewFlows",
+        "max-new-flows",
+        0,
+        "The most new connections a second to a service port, where its Service does not say; 0: any number [default: 0]",
+    ),
+    number(
+        "maxNewFlowsPerSource",
+        "max-new-flows-per-source",
+        0,
+        "The same of one source, an IPv4 address or an IPv6 /64 [default: 0]",
     ),
     field(
         "nodeName",
@@ -84,6 +113,13 @@ static FIELDS: &[Field] = &[
         "service-cidrs",
         Kind::Cidrs,
         "Networks of cluster IPs, besides those of ServiceCIDR objects",
+    ),
+    number(
+        "synCookies",
+        "syn-cookies",
+        SYN_COOKIES,
+        "From how many SYNs a second to a service port on its clients have to prove their address by a SYN cookie, where \
+         its Service does not say; 1: always, 0: never [default: 10000]",
     ),
     field(
         "xdp",

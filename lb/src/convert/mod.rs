@@ -12,6 +12,7 @@
 //! mistake in a restriction, which must not leave the version without the restriction in force.
 
 mod address;
+mod guard;
 mod name;
 mod node;
 mod selector;
@@ -20,6 +21,7 @@ mod service_cidr;
 mod slice;
 
 pub(crate) use address::{network as parse_network, parse as parse_address};
+pub use guard::{MAX_NEW_FLOWS, MAX_NEW_FLOWS_PER_SOURCE, SYN_COOKIES};
 pub use name::object_name;
 pub use node::node;
 pub use selector::Selector;

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 
-use super::{Converted, Remarks, Selector, address, address::Unfit, name, port, protocol};
+use super::{Converted, Remarks, Selector, address, address::Unfit, guard::guard, name, port, protocol};
 use crate::model::{Protocol, Service, ServicePort, TrafficPolicy};
 
 /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` where it is not given, in seconds, as the API server has it.
@@ -78,6 +78,7 @@ pub fn service(from: &v1::Service, selector: &Selector) -> Result<Converted<Serv
         spec.health_check_node_port.filter(|port| needs_health_check && *port != 0).and_then(|number| {
             port("spec.healthCheckNodePort", number).map_err(|defect| remarks.defects.push(defect)).ok()
         });
+    let guard = guard(from.metadata.annotations.as_ref(), &mut remarks);
     let ports = ports(spec.ports.as_deref().unwrap_or_default(), &mut remarks);
 
     let nothing_left = cluster_ips.is_empty() || (ports.is_empty() && !remarks.defects.is_empty());
@@ -93,6 +94,7 @@ pub fn service(from: &v1::Service, selector: &Selector) -> Result<Converted<Serv
         internal_policy,
         affinity,
         source_ranges,
+        guard,
         health_check_node_port,
         ports,
     });

@@ -9,16 +9,17 @@ use super::{
     DetectLocal,
     facts::pod_interfaces,
     fast::{self, FastPath},
-    report::{FastReport, InterfaceReport, XdpReport},
+    report::{InterfaceReport, SwitchReport, XdpReport},
 };
 use crate::{
     driver::{
-        attach::{self, TcMode, XdpMode},
+        attach::{self, TcMode, XdpMode, XdpTask},
         features,
         link::{Interface, Layer, Snapshot},
         maps::{Forwarding, Links},
         objects::Objects,
         pins::PinDir,
+        xfrm,
     },
     reconcile::chain,
 };
@@ -61,6 +62,7 @@ pub(super) struct Interfaces {
     failures: BTreeMap<String, String>,
     new_qdiscs: Vec<String>,
     fast: FastPath,
+    guard: bool,
     /// What the maps say about links; none before it is known.
     links: Option<Links>,
 }
@@ -70,7 +72,8 @@ struct Attached {
     index: u32,
     tc: TcMode,
     xdp: XdpReport,
-    fast: FastReport,
+    fast: SwitchReport,
+    guard: SwitchReport,
 }
 
 impl Interfaces {
@@ -78,7 +81,7 @@ impl Interfaces {
     pub(super) fn new(
         named: &[String],
         xdp: XdpChoice,
-        fast: FastPath,
+        (fast, guard): (FastPath, bool),
         pods: DetectLocal,
         snapshot: &Snapshot,
     ) -> anyhow::Result<Self> {
@@ -95,6 +98,7 @@ impl Interfaces {
             failures: BTreeMap::new(),
             new_qdiscs: Vec::new(),
             fast,
+            guard,
             links: None,
         })
     }
@@ -103,6 +107,11 @@ impl Interfaces {
     /// others, whose own programs and filters must not be passed by. Called again now and then, because whether a device
     /// takes redirected packets can change with the other end of it.
     pub(super) fn link_up(&mut self, maps: &Forwarding, snapshot: &Snapshot) {
+        // A packet that is to be encrypted must not leave as it is. Where nobody knows, some packets may.
+        let encrypts = xfrm::policies().unwrap_or_else(|error| {
+            warn!(reason = chain(&error), "established flows are left to the kernel");
+            1
+        });
         let mut found = Vec::new();
         for (name, attached) in &mut self.attached {
             let (Some(interface), Some(device)) =
@@ -111,6 +120,10 @@ impl Interfaces {
                 continue;
             };
             if !attached.fast.on {
+                continue;
+            }
+            if encrypts > 0 {
+                attached.fast.reason = "nothing is forwarded, as there are IPsec policies".to_owned();
                 continue;
             }
             // Before Linux 6.3 nobody says; what runs XDP in a physical device's driver does this, too.
@@ -151,8 +164,8 @@ impl Interfaces {
             }
             match self.attach_one(objects, pins, snapshot, interface) {
                 Ok(attached) => {
-                    let Attached { tc, xdp, fast, .. } = &attached;
-                    info!(interface = interface.name, %tc, %xdp, fast_path = %fast, "attached");
+                    let Attached { tc, xdp, fast, guard, .. } = &attached;
+                    info!(interface = interface.name, %tc, %xdp, fast_path = %fast, %guard, "attached");
                     self.failures.remove(&interface.name);
                     self.attached.insert(interface.name.clone(), attached);
                 }
@@ -206,6 +219,7 @@ impl Interfaces {
             tc: attached.tc.to_string(),
             xdp: attached.xdp.clone(),
             fast_path: attached.fast.clone(),
+            guard: attached.guard.clone(),
         };
         let absent =
             self.named.iter().filter(|name| !self.attached.contains_key(*name)).map(|name| InterfaceReport {
@@ -220,7 +234,8 @@ impl Interfaces {
                         .map_or("there is no such interface", String::as_str)
                         .to_owned(),
                 },
-                fast_path: FastReport::default(),
+                fast_path: SwitchReport::default(),
+                guard: SwitchReport::default(),
             });
         self.attached.iter().map(report).chain(absent).collect()
     }
@@ -276,24 +291,41 @@ impl Interfaces {
         let uplink = self.uplinks(snapshot).iter().any(|uplink| uplink.index == interface.index);
         let mut fast = self.fast_path(objects, &interface.name);
         let xdp = if uplink {
-            self.attach_xdp(objects, pins, base(snapshot, interface), ethernet, fast.on)?
+            let task = match objects.fast() {
+                Ok(()) if fast.on => XdpTask::Forward,
+                Ok(()) if self.guard => XdpTask::Guard,
+                _ => XdpTask::Decide,
+            };
+            self.attach_xdp(objects, pins, base(snapshot, interface), ethernet, task)?
         } else {
             let reason = "pods are behind it".to_owned();
             XdpReport { device: interface.name.clone(), mode: XdpReport::OFF.to_owned(), reason }
         };
         if fast.on && xdp.mode != XdpMode::Native.to_string() {
-            fast = FastReport { on: false, reason: format!("XDP is {}", xdp.mode) };
+            fast = SwitchReport { on: false, reason: format!("XDP is {}", xdp.mode) };
         }
-        Ok(Attached { index: interface.index, tc: mode, xdp, fast })
+        let guard = self.guarding(objects, &xdp);
+        Ok(Attached { index: interface.index, tc: mode, xdp, fast, guard })
+    }
+
+    /// Whether XDP guards an interface.
+    fn guarding(&self, objects: &Objects, xdp: &XdpReport) -> SwitchReport {
+        let off = |reason: String| SwitchReport { on: false, reason };
+        match objects.fast() {
+            _ if !self.guard => off("switched off".to_owned()),
+            _ if xdp.is_off() => off("XDP is off".to_owned()),
+            Err(error) => off(chain(error)),
+            Ok(()) => SwitchReport { on: true, reason: String::new() },
+        }
     }
 
     /// Whether established flows can and shall be forwarded on an interface.
-    fn fast_path(&self, objects: &Objects, interface: &str) -> FastReport {
-        let off = |reason: String| FastReport { on: false, reason };
+    fn fast_path(&self, objects: &Objects, interface: &str) -> SwitchReport {
+        let off = |reason: String| SwitchReport { on: false, reason };
         match objects.fast() {
             _ if !self.fast.wanted(interface) => off("switched off".to_owned()),
             Err(error) => off(chain(error)),
-            Ok(()) => FastReport { on: true, reason: String::new() },
+            Ok(()) => SwitchReport { on: true, reason: String::new() },
         }
     }
 
@@ -303,7 +335,7 @@ impl Interfaces {
         pins: &PinDir,
         device: &Interface,
         ethernet: bool,
-        fast: bool,
+        task: XdpTask,
     ) -> anyhow::Result<XdpReport> {
         let off = |reason: String| XdpReport {
             device: device.name.clone(),
@@ -322,8 +354,13 @@ impl Interfaces {
         };
         let mut reasons = Vec::new();
         for mode in choices {
-            let fast = fast && *mode == XdpMode::Native;
-            match attach::xdp(objects, pins, &device.name, device.index, *mode, fast) {
+            // What generic XDP would redirect has been through half of the stack already.
+            let task = match task {
+                XdpTask::Forward if *mode == XdpMode::Generic && self.guard => XdpTask::Guard,
+                XdpTask::Forward if *mode == XdpMode::Generic => XdpTask::Decide,
+                _ => task,
+            };
+            match attach::xdp(objects, pins, &device.name, device.index, *mode, task) {
                 Ok(()) => {
                     let reason = reasons.join("; ");
                     return Ok(XdpReport { device: device.name.clone(), mode: mode.to_string(), reason });
@@ -428,9 +465,14 @@ mod tests {
     #[test]
     fn unnamed_interfaces_are_those_with_a_default_route_or_all_that_are_up() {
         let mut snapshot = snapshot();
-        let chosen =
-            Interfaces::new(&[], XdpChoice::Auto, FastPath::default(), DetectLocal::default(), &snapshot)
-                .unwrap();
+        let chosen = Interfaces::new(
+            &[],
+            XdpChoice::Auto,
+            (FastPath::default(), true),
+            DetectLocal::default(),
+            &snapshot,
+        )
+        .unwrap();
         assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0", "eth0.5", "eth0.5.6"]);
         snapshot.default_v6.insert(3);
         assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0.5"]);
@@ -440,7 +482,7 @@ mod tests {
     fn interfaces_that_pods_are_told_by_are_wanted_too() {
         let snapshot = snapshot();
         let of = |named: &[String], pods| {
-            Interfaces::new(named, XdpChoice::Auto, FastPath::default(), pods, &snapshot).unwrap()
+            Interfaces::new(named, XdpChoice::Auto, (FastPath::default(), true), pods, &snapshot).unwrap()
         };
         let prefix = DetectLocal::InterfaceNamePrefix("eth0.5".to_owned());
         let chosen = of(&["eth0".to_owned()], prefix);
@@ -456,7 +498,7 @@ mod tests {
         let error = Interfaces::new(
             &named,
             XdpChoice::Auto,
-            FastPath::default(),
+            (FastPath::default(), true),
             DetectLocal::default(),
             &snapshot(),
         )

@@ -21,7 +21,9 @@ pub use interfaces::{XdpChoice, detach_all};
 pub use namespace::describe;
 pub use node_port::{NodePortAddresses, NodePortRange};
 pub use options::{Conntrack, DetectLocal, Options, Source};
-pub use report::{CounterReport, FastReport, InterfaceReport, Report, Translations, Trouble, XdpReport};
+pub use report::{
+    CounterReport, InterfaceReport, Report, SwitchReport, TrafficReport, Translations, Trouble, XdpReport,
+};
 pub use settings::{SysctlReport, restore};
 pub use status::query;
 
@@ -48,7 +50,7 @@ use crate::{
         link::{self, Links, Snapshot},
         maps::Maps,
         nft::{self, Nft},
-        objects::{FlowCache, Objects},
+        objects::{Features, FlowCache, Objects},
         pins::{Lock, PinDir},
     },
     model::Service,
@@ -166,17 +168,25 @@ impl Daemon {
         let interfaces = Interfaces::new(
             &options.interfaces,
             options.xdp,
-            options.fast_path.clone(),
+            (options.fast_path.clone(), options.guard.is_some()),
             options.detect_local.clone(),
             &snapshot,
         )?;
         let (cgroup, cgroup_dir) = cgroup::open(options.cgroup.as_deref())?;
 
-        let mut objects =
-            Objects::load_with(&pins, options.flow_cache.map_or_else(FlowCache::default, FlowCache::of))?;
+        let nft = Nft::new();
+        let no_synproxy = nft.lacks_synproxy().context("cannot learn what nft can do here")?;
+        if let Some(reason) = no_synproxy.filter(|_| options.guard.is_some()) {
+            warn!(reason, "no SYN cookies, as nft takes no rules with synproxy");
+        }
+        let features = Features {
+            cache: options.flow_cache.map_or_else(FlowCache::default, FlowCache::of),
+            guard: options.guard.is_some(),
+            cookies: no_synproxy.is_none(),
+        };
+        let mut objects = Objects::load_with(&pins, features)?;
         let maps = Maps::open(&pins)?;
         namespace::claim(&maps, &pins)?;
-        let nft = Nft::new();
         let nft_watch = Some(nft.watch()?);
         nft.ensure().context("cannot set up the nft table")?;
         let mut settings = Settings::default();
@@ -212,6 +222,8 @@ impl Daemon {
         daemon.interfaces.attach(&mut daemon.objects, &daemon.pins, &daemon.snapshot, true)?;
         daemon.interfaces.link_up(&daemon.reconciler.kernel().maps.forwarding, &daemon.snapshot);
         daemon.record_qdiscs()?;
+        // Before the first id is given to a service port: another one may have had it in a former process.
+        daemon.sweep_traffic();
         Ok(daemon)
     }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use datapath::abi::Guard;
 use ipnet::IpNet;
 
 use super::{FastPath, NodePortAddresses, XdpChoice};
@@ -52,6 +53,8 @@ pub struct Options {
     pub fast_path: FastPath,
     /// How many established flows are remembered on each CPU; none: by the number of CPUs.
     pub flow_cache: Option<u32>,
+    /// How many connections Services take that do not say so; none: nothing is guarded.
+    pub guard: Option<Guard>,
     /// The cgroup whose sockets are translated; none: the root.
     pub cgroup: Option<PathBuf>,
     /// Where state is pinned.

@@ -1,11 +1,18 @@
 //! What `portico status` shows.
 
-use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, net::SocketAddr};
 
+use datapath::abi::{Name, TCP, Traffic, TrafficKey};
+use nix::net::if_::if_indextoname;
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::{Daemon, settings::SysctlReport};
-use crate::{config::Note, reconcile::chain};
+use crate::{
+    config::Note,
+    driver::maps::{self, Maps},
+    reconcile::chain,
+};
 
 /// The daemon's view of itself, and of what it set up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -53,6 +60,9 @@ pub struct Report {
     pub sysctls: Vec<SysctlReport>,
     /// Verdicts of the programs.
     pub counters: Vec<CounterReport>,
+    /// What XDP forwarded. There may be very much of it, so `status` leaves it to `portico get traffic`.
+    #[serde(skip)]
+    pub traffic: Vec<TrafficReport>,
     /// What is not served, and why.
     pub rejected: Vec<Trouble>,
     /// What is served, but not entirely as written.
@@ -71,19 +81,22 @@ pub struct InterfaceReport {
     pub xdp: XdpReport,
     /// Whether XDP forwards established flows that arrive here.
     #[serde(default)]
-    pub fast_path: FastReport,
+    pub fast_path: SwitchReport,
+    /// Whether XDP drops what may not open a connection.
+    #[serde(default)]
+    pub guard: SwitchReport,
 }
 
-/// The fast path of an interface.
+/// Something that XDP does or does not do on an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FastReport {
+pub struct SwitchReport {
     /// Whether it is on.
     pub on: bool,
     /// Why not, or what it does not do; may be empty.
     pub reason: String,
 }
 
-impl std::fmt::Display for FastReport {
+impl std::fmt::Display for SwitchReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.on { "on" } else { "off" })?;
         if self.reason.is_empty() { Ok(()) } else { write!(f, " ({})", self.reason) }
@@ -125,6 +138,62 @@ pub struct CounterReport {
     pub reason: String,
     /// Packets, or calls for `socket`.
     pub count: u64,
+}
+
+/// What XDP forwarded of established flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficReport {
+    /// Service port.
+    pub service: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Address and port of the backend.
+    pub backend: String,
+    /// `backend` or `client`.
+    pub to: String,
+    /// The device that received.
+    pub input: String,
+    /// The device that sent.
+    pub output: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, with IP headers.
+    pub bytes: u64,
+}
+
+impl TrafficReport {
+    /// Everything, in order.
+    ///
+    /// # Errors
+    ///
+    /// A map cannot be read.
+    pub fn list(maps: &Maps) -> Result<Vec<Self>, maps::Error> {
+        let names: BTreeMap<u32, Name> = maps.services.load()?.into_iter().collect();
+        let mut devices: BTreeMap<u32, String> = BTreeMap::new();
+        let mut device = |index: u32| {
+            let name = || {
+                if_indextoname(index)
+                    .map_or_else(|_| format!("#{index}"), |name| name.to_string_lossy().into_owned())
+            };
+            devices.entry(index).or_insert_with(name).clone()
+        };
+        let row = |(key, traffic): (TrafficKey, Traffic)| Self {
+            service: names
+                .get(&key.service)
+                .map_or_else(|| format!("#{}", key.service), |name| name.as_str().to_owned()),
+            protocol: if key.protocol == TCP { "tcp" } else { "udp" }.to_owned(),
+            backend: SocketAddr::new(key.backend.into(), u16::from_be_bytes(key.port)).to_string(),
+            to: if key.reply == 0 { "backend" } else { "client" }.to_owned(),
+            input: device(key.input),
+            output: device(key.output),
+            packets: traffic.packets,
+            bytes: traffic.bytes,
+        };
+        let mut rows: Vec<Self> = maps.forwarding.traffic()?.into_iter().map(row).collect();
+        rows.sort_by(|a, b| (&a.service, &a.backend, &a.to).cmp(&(&b.service, &b.backend, &b.to)));
+        Ok(rows)
+    }
 }
 
 /// Whether the kernel translates labels, per family, by the latest probe.
@@ -171,6 +240,10 @@ impl Report {
             warn!(reason = chain(&error), "cannot read the counters");
             Vec::new()
         });
+        let traffic = TrafficReport::list(&daemon.reconciler.kernel().maps).unwrap_or_else(|error| {
+            warn!(reason = chain(&error), "cannot read what was forwarded");
+            Vec::new()
+        });
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -200,6 +273,7 @@ impl Report {
                     count,
                 })
                 .collect(),
+            traffic,
             rejected: daemon.index.rejections().chain(planner.rejections()).map(Trouble::from).collect(),
             notes: daemon
                 .options

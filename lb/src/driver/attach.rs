@@ -19,7 +19,10 @@ use aya::programs::{
 };
 
 use super::{
-    objects::{self, EGRESS_PROGRAM, FAST_PROGRAMS, Objects, SOCKET_PROGRAMS, TC_PROGRAMS, XDP_PROGRAMS},
+    objects::{
+        self, EGRESS_PROGRAM, FAST_PROGRAMS, GUARD_PROGRAMS, Objects, SOCKET_PROGRAMS, TC_PROGRAMS,
+        XDP_PROGRAMS,
+    },
     pins::{self, PinDir},
     sys,
 };
@@ -70,6 +73,27 @@ impl fmt::Display for XdpMode {
             Self::Native => "native",
             Self::Generic => "generic",
         })
+    }
+}
+
+/// What XDP does on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpTask {
+    /// It decides.
+    Decide,
+    /// And drops what may not open a connection.
+    Guard,
+    /// And forwards established flows.
+    Forward,
+}
+
+impl XdpTask {
+    const fn programs(self) -> [&'static str; 2] {
+        match self {
+            Self::Decide => XDP_PROGRAMS,
+            Self::Guard => GUARD_PROGRAMS,
+            Self::Forward => FAST_PROGRAMS,
+        }
     }
 }
 
@@ -158,7 +182,7 @@ pub fn is_on_interfaces(pins: &PinDir) -> Result<bool, Error> {
 }
 
 /// Attaches XDP to an interface in one mode; an attachment in the other mode is removed first, because the kernel
-/// allows only one. With `fast` it forwards established flows besides.
+/// allows only one.
 ///
 /// # Errors
 ///
@@ -169,13 +193,13 @@ pub fn xdp(
     interface: &str,
     index: u32,
     mode: XdpMode,
-    fast: bool,
+    task: XdpTask,
 ) -> Result<(), Error> {
     for other in XdpMode::ALL.into_iter().filter(|other| *other != mode) {
         remove(&xdp_pin(pins, interface, other))?;
     }
     let pin = xdp_pin(pins, interface, mode);
-    let [plain, frags] = if fast { FAST_PROGRAMS } else { XDP_PROGRAMS };
+    let [plain, frags] = task.programs();
     let first = attach_xdp(objects, &pin, interface, index, mode, plain);
     match mode {
         // Drivers refuse the plain program for an MTU beyond one buffer.

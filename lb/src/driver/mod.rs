@@ -20,5 +20,6 @@ pub mod privileges;
 pub mod probe;
 mod sys;
 pub mod sysctl;
+pub mod xfrm;
 
 pub use host::namespace_cookie;

@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use process::Process;
 
-pub use ruleset::{Family, TABLE, counter};
+pub use ruleset::{Family, Synproxy, TABLE, counter};
 pub use watch::{Commit, Watch};
 
 /// What can go wrong.
@@ -107,7 +107,16 @@ pub struct Counter {
 #[derive(Clone, Debug)]
 pub struct Nft {
     process: Process,
-    expected: Arc<OnceLock<Vec<String>>>,
+    expected: Arc<OnceLock<Expected>>,
+}
+
+/// What the table should look like, in comparable form.
+#[derive(Debug)]
+struct Expected {
+    synproxy: Synproxy,
+    /// What nft says of the rules with synproxy, if it does not take them.
+    refusal: Option<String>,
+    blocks: Vec<String>,
 }
 
 impl Default for Nft {
@@ -136,13 +145,14 @@ impl Nft {
     /// All but [`Error::Watch`].
     pub fn ensure(&self) -> Result<Ensured, Error> {
         let before = self.table()?;
-        if before.as_ref() == Some(self.expected()?) {
+        let Expected { synproxy, blocks, .. } = self.expected()?;
+        if before.as_ref() == Some(blocks) {
             // Elements are not part of the comparison; adding those that exist costs no transaction.
             self.add(&ruleset::probe_elements())?;
             return Ok(Ensured::Kept);
         }
         let attempt = "write the rules of table inet portico";
-        match self.process.write(attempt, &ruleset::create()) {
+        match self.process.write(attempt, &ruleset::create(*synproxy)) {
             Ok(()) if self.present()? => {
                 return Ok(if before.is_none() { Ensured::Created } else { Ensured::Repaired });
             }
@@ -159,7 +169,7 @@ impl Nft {
             Err(Error::Refused { .. } | Error::Output { .. }) => Vec::new(),
             Err(error) => return Err(error),
         };
-        self.process.write("replace table inet portico", &ruleset::replace(&elements))?;
+        self.process.write("replace table inet portico", &ruleset::replace(*synproxy, &elements))?;
         Ok(Ensured::Replaced)
     }
 
@@ -169,7 +179,15 @@ impl Nft {
     /// # Errors
     /// All but [`Error::Watch`].
     pub fn present(&self) -> Result<bool, Error> {
-        Ok(self.table()?.as_ref() == Some(self.expected()?))
+        Ok(self.table()?.as_ref() == Some(&self.expected()?.blocks))
+    }
+
+    /// Why there is no synproxy, without which no SYN cookies are asked for; none if there is.
+    ///
+    /// # Errors
+    /// All but [`Error::Watch`].
+    pub fn lacks_synproxy(&self) -> Result<Option<&str>, Error> {
+        Ok(self.expected()?.refusal.as_deref())
     }
 
     /// Every label with its backend, except the probe's.
@@ -297,19 +315,28 @@ impl Nft {
 
     /// What [`Nft::table`] returns if all is well, learned from nft itself in an empty network namespace: how it
     /// prints a rule differs between its versions.
-    fn expected(&self) -> Result<&Vec<String>, Error> {
+    fn expected(&self) -> Result<&Expected, Error> {
         if let Some(expected) = self.expected.get() {
             return Ok(expected);
         }
         let learn = || {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Scratch(errno.into()))?;
-            self.process.write("write the rules of table inet portico", &ruleset::create())?;
-            self.table()
+            let attempt = "write the rules of table inet portico";
+            let write = |synproxy| self.process.write(attempt, &ruleset::create(synproxy));
+            let (synproxy, refusal) = match write(Synproxy::On) {
+                Ok(()) => (Synproxy::On, None),
+                Err(Error::Refused { message, .. }) => {
+                    write(Synproxy::Absent)?;
+                    (Synproxy::Absent, Some(message))
+                }
+                Err(error) => return Err(error),
+            };
+            Ok(Expected { synproxy, refusal, blocks: self.table()?.unwrap_or_default() })
         };
         // A namespace belongs to a thread and goes away with it.
         let learned = thread::scope(|scope| scope.spawn(learn).join())
             .map_err(|_| Error::Scratch(io::Error::other("the thread panicked")))??;
-        Ok(self.expected.get_or_init(|| learned.unwrap_or_default()))
+        Ok(self.expected.get_or_init(|| learned))
     }
 }
 

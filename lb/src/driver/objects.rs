@@ -12,12 +12,17 @@ use aya::{
 use datapath::{
     abi::{ConntrackLayout, map},
     forward::cache::WAYS,
+    guard,
 };
 
-use super::{fast, host, kfunc, pins::PinDir};
+use super::{
+    fast::{self, Support},
+    host, kfunc,
+    pins::PinDir,
+};
 
 /// Maps that programs share, each pinned under its name.
-const SHARED: [&str; 14] = [
+const SHARED: [&str; 16] = [
     map::FRONTENDS,
     map::BACKENDS,
     map::MAGLEV,
@@ -32,6 +37,8 @@ const SHARED: [&str; 14] = [
     map::INPUTS,
     map::OUTPUTS,
     map::DEVICES,
+    map::RATES,
+    map::SOURCE_RATES,
 ];
 
 /// Names of the cgroup programs, all of one type.
@@ -49,7 +56,9 @@ pub const SOCKET_PROGRAMS: [&str; 8] = [
 pub const EGRESS_PROGRAM: &str = "portico_egress";
 /// Names of the XDP programs: for packets in one buffer and in several.
 pub const XDP_PROGRAMS: [&str; 2] = ["portico_xdp", "portico_xdp_frags"];
-/// Names of those that forward established flows besides.
+/// Names of those that guard besides.
+pub const GUARD_PROGRAMS: [&str; 2] = ["portico_guard", "portico_guard_frags"];
+/// Names of those that guard, and forward established flows.
 pub const FAST_PROGRAMS: [&str; 2] = ["portico_fast", "portico_fast_frags"];
 /// Names of the tc programs: for interfaces with and without Ethernet headers.
 pub const TC_PROGRAMS: [&str; 2] = ["portico_tc", "portico_tc_l3"];
@@ -66,7 +75,7 @@ pub enum Error {
     Namespace(#[source] io::Error),
     #[error("cannot resolve the {object} object's calls of kernel functions")]
     Kernel { object: &'static str, source: kfunc::Error },
-    #[error("established flows cannot be forwarded in XDP")]
+    #[error("conntrack cannot be asked from XDP")]
     Fast(#[source] fast::Error),
     #[error("cannot count the CPUs")]
     Cpus(#[source] io::Error),
@@ -85,8 +94,25 @@ pub struct Objects {
     xdp: Ebpf,
     tc: Ebpf,
     sockops: Ebpf,
-    /// Why established flows cannot be forwarded in XDP, if they cannot.
+    /// Why conntrack cannot be asked from XDP, if it cannot.
     no_fast: Option<Error>,
+}
+
+/// What the programs are to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// The cache of established flows.
+    pub cache: FlowCache,
+    /// Whether what may not open a connection is dropped in XDP.
+    pub guard: bool,
+    /// Whether clients may be asked for SYN cookies.
+    pub cookies: bool,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self { cache: FlowCache::default(), guard: true, cookies: true }
+    }
 }
 
 /// The cache of established flows.
@@ -123,17 +149,17 @@ impl Objects {
     ///
     /// The kernel refuses a map or a program; the source has the verifier's log.
     pub fn load(pins: &PinDir) -> Result<Self, Error> {
-        Self::load_with(pins, FlowCache::default())
+        Self::load_with(pins, Features::default())
     }
 
-    /// As [`Objects::load`], with another size of the cache.
+    /// As [`Objects::load`], with other features.
     ///
     /// # Errors
     ///
     /// As [`Objects::load`].
-    pub fn load_with(pins: &PinDir, cache: FlowCache) -> Result<Self, Error> {
+    pub fn load_with(pins: &PinDir, features: Features) -> Result<Self, Error> {
         let namespace = host::namespace_cookie().map_err(Error::Namespace)?;
-        let (xdp, no_fast) = load_xdp(pins, cache)?;
+        let (xdp, no_fast) = load_xdp(pins, features)?;
         let mut objects = Self {
             xdp,
             tc: load("tc", include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc")), pins, |_| ())?,
@@ -151,7 +177,7 @@ impl Objects {
         for program in XDP_PROGRAMS {
             objects.xdp(program)?.load().map_err(refused(program))?;
         }
-        for program in FAST_PROGRAMS {
+        for program in GUARD_PROGRAMS.into_iter().chain(FAST_PROGRAMS) {
             if objects.no_fast.is_none() {
                 objects.no_fast = objects.xdp(program)?.load().map_err(refused(program)).err();
             }
@@ -166,7 +192,8 @@ impl Objects {
         Ok(objects)
     }
 
-    /// Whether established flows can be forwarded in XDP, or else why not.
+    /// Whether conntrack can be asked from XDP, so that established flows can be forwarded there and new ones be told, or
+    /// else why not.
     ///
     /// # Errors
     ///
@@ -212,17 +239,29 @@ impl Objects {
     }
 }
 
-/// XDP, and why there is no fast path, if so.
-fn load_xdp(pins: &PinDir, cache: FlowCache) -> Result<(Ebpf, Option<Error>), Error> {
-    let bytes = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp"));
+/// The XDP object such as aya loads it, its calls into the kernel resolved, from such as it was compiled; and what the
+/// fast path goes by, or why there can be none.
+///
+/// # Errors
+///
+/// It is no such object.
+pub fn resolve(object: &[u8]) -> Result<(Vec<u8>, Result<Support, fast::Error>), Error> {
     let support = fast::support();
     let ids = support.as_ref().ok().map(|support| support.functions);
     let functions: Vec<_> =
         fast::FUNCTIONS.iter().enumerate().map(|(i, name)| (*name, ids.map(|ids| ids[i]))).collect();
-    let bytes =
-        kfunc::resolve(bytes, &functions).map_err(|source| Error::Kernel { object: "xdp", source })?;
+    let resolved =
+        kfunc::resolve(object, &functions).map_err(|source| Error::Kernel { object: "xdp", source })?;
+    Ok((resolved, support))
+}
+
+/// XDP, and why it cannot ask conntrack, if so.
+fn load_xdp(pins: &PinDir, features: Features) -> Result<(Ebpf, Option<Error>), Error> {
+    let (bytes, support) = resolve(include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp")))?;
     let layout = support.as_ref().map_or_else(|_| ConntrackLayout::default(), |support| support.layout);
-    let flows = cache.flows;
+    let flows = features.cache.flows;
+    let guard =
+        if features.guard { guard::ON } else { 0 } | if features.cookies { guard::COOKIES } else { 0 };
     let trust = layout.hz;
     let seed = random().map_err(Error::Random)?;
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| Error::Cpus(error))? as u32;
@@ -231,6 +270,8 @@ fn load_xdp(pins: &PinDir, cache: FlowCache) -> Result<(Ebpf, Option<Error>), Er
         loader.override_global("FLOWS_EACH", &flows, true);
         loader.override_global("FLOWS_TRUST", &trust, true);
         loader.override_global("FLOWS_SEED", &seed, true);
+        loader.override_global("GUARD", &guard, true);
+        loader.override_global("SECOND", &layout.hz, true);
         loader.map_max_entries(map::FLOWS, cpus * (flows + 1));
     })?;
     // It is no truth to be kept, and may have another size than the last one.

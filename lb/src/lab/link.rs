@@ -36,6 +36,16 @@ pub fn behave_like_a_nic(ns: &Netns, interface: &str) -> Result<(), LabError> {
     .map_err(failed)
 }
 
+/// Makes an interface leave checksums to a network card, as every veth does by itself.
+///
+/// # Errors
+///
+/// When the interface does not exist or refuses.
+pub fn leave_checksums_to_the_card(ns: &Netns, interface: &str) -> Result<(), LabError> {
+    let failed = |e| LabError::Io { op: format!("set offloads of {interface} in {}", ns.name()), source: e };
+    ns.run(|| set(interface, Value { command: SET_TX_CHECKSUM, data: 1 }))?.map_err(failed)
+}
+
 fn set(interface: &str, mut value: Value) -> io::Result<()> {
     // The ioctl wants any socket of the namespace.
     let socket = UdpSocket::bind("[::]:0")?;

@@ -43,6 +43,8 @@ pub struct Service {
     pub client_ip_affinity: bool,
     /// `spec.loadBalancerSourceRanges`.
     pub source_ranges: Vec<String>,
+    /// `metadata.annotations`.
+    pub annotations: Vec<(String, String)>,
     /// Endpoints; an EndpointSlice a family is made of them.
     pub endpoints: Vec<Endpoint>,
 }
@@ -122,6 +124,13 @@ impl Service {
         }
     }
 
+    /// With an annotation.
+    #[must_use]
+    pub fn annotated(mut self, name: &str, value: &str) -> Self {
+        self.annotations.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// With these backends as its only endpoints.
     #[must_use]
     pub fn with<'a>(mut self, backends: impl IntoIterator<Item = &'a Backend>) -> Self {
@@ -168,6 +177,9 @@ impl Service {
             "metadata": { "namespace": NAMESPACE, "name": self.name },
             "spec": spec,
         });
+        for (name, value) in &self.annotations {
+            service["metadata"]["annotations"][name] = json!(value);
+        }
         if !ingress.is_empty() {
             service["status"] = json!({ "loadBalancer": { "ingress": ingress } });
         }

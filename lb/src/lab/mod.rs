@@ -55,7 +55,7 @@ pub use client::Client;
 pub use command::{Output, output};
 pub use daemon::{Daemon, Options, Source, XdpMode};
 pub use error::LabError;
-pub use link::behave_like_a_nic;
+pub use link::{behave_like_a_nic, leave_checksums_to_the_card};
 pub use netns::{Netns, Spawned};
 pub use residue::{Objects, Residue};
 pub use server::Server;

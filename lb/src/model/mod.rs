@@ -1,10 +1,12 @@
 //! The part of the Kubernetes API that decides about packets, in types that cannot hold nonsense.
 
 mod endpoint;
+mod guard;
 mod node;
 mod service;
 
 pub use endpoint::{Conditions, Endpoint, Slice, SlicePort};
+pub use guard::GuardWish;
 pub use node::{Node, ServiceCidr};
 pub use service::{Protocol, Service, ServicePort, TrafficPolicy};
 

@@ -2,7 +2,7 @@ use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::ObjectName;
+use super::{GuardWish, ObjectName};
 
 /// A Service, both families. Headless and `ExternalName` Services are never made into one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Service {
     /// `spec.loadBalancerSourceRanges`, both families, as network addresses. For the load-balancer addresses of a
     /// family that has any; the other is open to all.
     pub source_ranges: Vec<IpNet>,
+    /// Annotations: how many connections it takes.
+    pub guard: GuardWish,
     /// `spec.healthCheckNodePort`, where the type is `LoadBalancer` and the external policy `Local`.
     pub health_check_node_port: Option<u16>,
     /// `spec.ports`.

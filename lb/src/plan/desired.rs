@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use datapath::abi::{Addr, FrontendKey, MASQUERADE, REFUSE, WITHHOLD};
+use datapath::abi::{Addr, FrontendKey, Guard, MASQUERADE, REFUSE, WITHHOLD};
 use ipnet::IpNet;
 
 use super::eligible::{Candidate, Eligible, Viewpoint, candidates, eligible};
@@ -153,6 +153,8 @@ pub struct Setting<'a> {
     pub detects: [bool; 2],
     /// Whether everything that comes in through a cluster IP is masqueraded.
     pub masquerade_all: bool,
+    /// How many connections Services take that do not say so; none: nothing is guarded.
+    pub guard: Option<Guard>,
 }
 
 impl Setting<'_> {
@@ -174,6 +176,8 @@ pub struct Port {
     pub ranges: Vec<IpNet>,
     /// For how many seconds a client stays with its endpoint.
     pub affinity: Option<u32>,
+    /// How many connections it takes.
+    pub guard: Guard,
     /// UDP only: where flows may stay. In each family all serving endpoints, or all if none serves; whatever conditions,
     /// policies and hints say otherwise.
     pub stay: Vec<SocketAddr>,
@@ -196,6 +200,7 @@ pub fn ports<'a>(
                 lists: BTreeMap::new(),
                 ranges: ranges(service, setting.node_ips),
                 affinity: service.affinity,
+                guard: guard(service, port, setting),
                 stay: Vec::new(),
             });
             ports.len() - 1
@@ -206,6 +211,14 @@ pub fn ports<'a>(
     }
     ports.retain(|port| !port.frontends.is_empty());
     ports
+}
+
+fn guard(service: &Service, port: &ServicePort, setting: Setting<'_>) -> Guard {
+    let guard = setting.guard.map(|default| service.guard.or(default)).unwrap_or_default();
+    match port.protocol {
+        Protocol::Tcp => guard,
+        Protocol::Udp => Guard { cookies: 0, ..guard },
+    }
 }
 
 fn port_name(service: &Service, port: &ServicePort) -> String {

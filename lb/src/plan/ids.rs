@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
-/// Ids of a range, the lowest free one first.
+/// Ids of a range, the lowest free one first, or in turn ([`Ids::in_turn`]).
 ///
 /// An id that was released is not given to another key before the quarantine has passed; to the same key it is.
 #[derive(Debug)]
 pub struct Ids<K> {
     quarantine: Duration,
+    /// If in turn: the first that was not given out in this round.
+    next: Option<u32>,
     /// Free ids as disjoint, non-adjacent ranges: first id -> one past the last.
     free: BTreeMap<u32, u32>,
     available: u32,
@@ -30,6 +32,7 @@ impl<K: Ord + Clone> Ids<K> {
     pub fn new(range: Range<u32>, quarantine: Duration) -> Self {
         Self {
             quarantine,
+            next: None,
             available: range.len() as u32,
             free: (!range.is_empty()).then_some((range.start, range.end)).into_iter().collect(),
             by_key: BTreeMap::new(),
@@ -37,6 +40,13 @@ impl<K: Ord + Clone> Ids<K> {
             free_at: BTreeMap::new(),
             cooling: BTreeSet::new(),
         }
+    }
+
+    /// Ids in a range, each of which is given out once before any is given out again: what refers to one may be long after
+    /// its release.
+    #[must_use]
+    pub fn in_turn(range: Range<u32>, quarantine: Duration) -> Self {
+        Self { next: Some(range.start), ..Self::new(range, quarantine) }
     }
 
     /// Gives `key` the id that a previous process gave it. Returns false, and changes nothing, if the key has an id,
@@ -47,6 +57,9 @@ impl<K: Ord + Clone> Ids<K> {
         }
         self.by_id.insert(id, Some(key.clone()));
         self.by_key.insert(key, id);
+        if let Some(next) = &mut self.next {
+            *next = id.saturating_add(1).max(*next);
+        }
         true
     }
 
@@ -81,8 +94,19 @@ impl<K: Ord + Clone> Ids<K> {
             }
             return Some(id);
         }
-        let (&id, _) = self.free.first_key_value()?;
-        self.adopt(id, key.clone()).then_some(id)
+        let id = self.pick()?;
+        let assigned = self.adopt(id, key.clone()).then_some(id);
+        if let Some(next) = &mut self.next {
+            *next = id + 1;
+        }
+        assigned
+    }
+
+    fn pick(&self) -> Option<u32> {
+        let next = self.next.unwrap_or_default();
+        let here = self.free.range(..=next).next_back().filter(|(_, end)| next < **end).map(|_| next);
+        let later = || self.free.range(next..).next().map(|(start, _)| *start);
+        here.or_else(later).or_else(|| self.free.first_key_value().map(|(start, _)| *start))
     }
 
     /// The id of `key`, released or not.
@@ -162,6 +186,18 @@ mod tests {
         assert_eq!(ids.get_or_assign(&"b", at(0)), Some(2));
         assert_eq!(ids.get_or_assign(&"a", at(9)), Some(1));
         assert_eq!((ids.get(&"b"), ids.key(2), ids.get(&"c")), (Some(2), Some(&"b"), None));
+    }
+
+    #[test]
+    fn in_turn_each_id_is_given_out_before_any_is_again() {
+        let mut ids = Ids::in_turn(1..5, Duration::ZERO);
+        assert!(ids.adopt(2, "b"));
+        assert_eq!(ids.get_or_assign(&"a", at(0)), Some(3));
+        ids.release(3, at(0));
+        assert_eq!(ids.get_or_assign(&"c", at(1)), Some(4), "and not 3, which is free");
+        assert_eq!(["d", "e", "f"].map(|key| ids.get_or_assign(&key, at(1))), [Some(1), Some(3), None]);
+        ids.release(1, at(1));
+        assert_eq!(ids.get_or_assign(&"g", at(2)), Some(1));
     }
 
     #[test]

@@ -94,7 +94,8 @@ impl Kernel {
         Self {
             // A backend rests before it is deleted; then its id is free.
             backend_ids: Ids::new(Label::FIRST..backends, Duration::ZERO),
-            service_ids: Ids::new(1..services, QUARANTINE),
+            // Packets that were forwarded may be counted for a service port much later than it went.
+            service_ids: Ids::in_turn(1..services, QUARANTINE),
             table_ids: Ids::new(1..tables, QUARANTINE),
             translations: Table::default(),
             backends: Table::default(),

@@ -39,8 +39,9 @@ impl MaglevSpec {
 /// and the list of members included, fits in 8 and 16 KiB, for the kernel rounds such allocations up to a power of two; beyond 32 KiB it does
 /// not, and they are the largest primes below powers of two. Few and far apart, because a service whose table changes its
 /// size sends most flows without conntrack entry elsewhere; and none smaller, because up to 19 backends should come and
-/// go with little disruption.
-const LADDER: [u32; 6] = [1931, 3947, 16381, 65521, 262_139, 1_048_573];
+/// go with little disruption. The one for 656 to 1,310 backends is an exception: the next would take them twice the time
+/// and memory.
+const LADDER: [u32; 7] = [1931, 3947, 16381, 65521, 131_071, 262_139, 1_048_573];
 
 /// Slots for a number of backends: the lowest prime of the ladder that is at least a hundred times as large, which
 /// keeps the shares within 1 % of one another (section 5.3 of the paper); the top of the ladder beyond.
@@ -54,35 +55,75 @@ pub fn slots(backends: usize) -> u32 {
 ///
 /// Which address has a slot depends on the set of addresses alone, so each node, and the same node after a restart,
 /// sends a flow to the same backend. Ids differ between nodes and take no part.
+///
+/// Backends take turns in picking the first slot of their permutation that is still free. Looking at one slot after the
+/// other takes `M ln M` looks, half of them for the last `sqrt(M)` slots; so when no more than these are free it goes the
+/// other way round and asks for each free slot when it would come, which takes `M / 2` multiplications.
 #[must_use]
 pub fn build(spec: &MaglevSpec) -> Vec<u32> {
-    const EMPTY: u32 = 0;
     if spec.backends.is_empty() {
         return Vec::new();
     }
     let size = spec.slots();
-    let mut table = vec![EMPTY; size as usize];
+    let mut table = vec![0; size as usize];
     let mut turns: Vec<Turn> = spec.backends.iter().map(|(id, addr)| Turn::new(*id, addr, size)).collect();
+    let mut taken = Taken::new(size);
+    let few = size.isqrt();
     let mut left = size;
     // More backends than slots: those that come first by address get one each.
-    'fill: loop {
-        for turn in &mut turns {
-            // Ends: skip and size are coprime, so the permutation visits each slot and one is still empty.
-            loop {
-                let Some(slot) = table.get_mut(turn.next as usize) else { break 'fill };
+    let first = 'most: loop {
+        for (number, turn) in turns.iter_mut().enumerate() {
+            if left <= few {
+                break 'most number;
+            }
+            // Ends: skip and size are coprime, so the permutation visits each slot and one is still free.
+            let slot = loop {
+                let slot = turn.next;
                 turn.advance(size);
-                if *slot == EMPTY {
-                    *slot = turn.id;
-                    break;
+                if taken.take(slot) {
+                    break slot;
                 }
+            };
+            if let Some(place) = table.get_mut(slot as usize) {
+                *place = turn.id;
             }
             left -= 1;
-            if left == 0 {
-                break 'fill;
-            }
         }
+    };
+    let mut free: Vec<u32> = (0..size).filter(|slot| taken.take(*slot)).collect();
+    let mut numbers = (0..turns.len()).cycle().skip(first);
+    while let Some(turn) = numbers.next().and_then(|number| turns.get_mut(number)) {
+        let step = turn.step(size);
+        let soonest = (0..free.len()).min_by_key(|at| turn.wait(free[*at], step));
+        let Some(slot) = soonest.map(|at| free.swap_remove(at)) else { break };
+        if let Some(place) = table.get_mut(slot as usize) {
+            *place = turn.id;
+        }
+        turn.next = slot;
+        turn.advance(size);
     }
     table
+}
+
+/// Which slots have a backend: a bit each, so that looking for a free one stays in the CPU's nearest cache.
+struct Taken(Vec<u64>);
+
+impl Taken {
+    fn new(size: u32) -> Self {
+        Self(vec![0; size.div_ceil(u64::BITS) as usize])
+    }
+
+    /// Takes a slot; false if it is taken.
+    fn take(&mut self, slot: u32) -> bool {
+        let bit = 1 << (slot % u64::BITS);
+        // There is a word for each slot; a missing one would count as free and end the search.
+        let Some(word) = self.0.get_mut((slot / u64::BITS) as usize) else { return true };
+        if *word & bit != 0 {
+            return false;
+        }
+        *word |= bit;
+        true
+    }
 }
 
 /// A table as its chunks, from the slots and the backends that they were made from; see [`Chunk`].
@@ -114,11 +155,33 @@ impl Turn {
     }
 
     const fn advance(&mut self, size: u32) {
-        self.next += self.skip;
-        if self.next >= size {
-            self.next -= size;
-        }
+        // Both possible, then the one: the next look waits for this.
+        let (wrapped, is_below) = self.next.overflowing_sub(size - self.skip);
+        self.next = if is_below { self.next + self.skip } else { wrapped };
     }
+
+    /// By what part of the whole permutation the slots of neighbouring numbers are apart in it, in units of 2^-64, rounded
+    /// up.
+    fn step(&self, size: u32) -> u64 {
+        let inverse = inverse(self.skip.into(), size.into()).unsigned_abs();
+        ((u128::from(inverse) << 64) / u128::from(size)) as u64 + 1
+    }
+
+    /// In what part of the permutation a slot comes, from here. Parts are multiples of one by the size; what rounding adds
+    /// is less than the size times 2^-64, so that it does not change their order.
+    const fn wait(&self, slot: u32, step: u64) -> u64 {
+        (slot as u64).wrapping_sub(self.next as u64).wrapping_mul(step)
+    }
+}
+
+/// What gives 1 when multiplied by `n` modulo a prime (Euclid's algorithm).
+const fn inverse(n: i64, prime: i64) -> i64 {
+    let (mut old, mut new) = ((prime, 0), (n, 1));
+    while new.0 != 0 {
+        let quotient = old.0 / new.0;
+        (old, new) = (new, (old.0 - quotient * new.0, old.1 - quotient * new.1));
+    }
+    old.1.rem_euclid(prime)
 }
 
 /// A hash of address and port. Part of what nodes agree upon: changing it moves every flow without conntrack entry.

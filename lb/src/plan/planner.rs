@@ -47,6 +47,8 @@ pub struct NodeFacts {
     pub service_networks: Vec<IpNet>,
     /// Whether everything that comes in through a cluster IP is masqueraded.
     pub masquerade_all: bool,
+    /// How many connections Services take that do not say so; none: nothing is guarded.
+    pub guard: Option<abi::Guard>,
 }
 
 impl NodeFacts {
@@ -57,6 +59,7 @@ impl NodeFacts {
             node_ips: &self.node_ips,
             detects: [false, true].map(|ipv6| self.by_interface || of_family(ipv6)),
             masquerade_all: self.masquerade_all,
+            guard: self.guard,
         }
     }
 }
@@ -121,8 +124,8 @@ pub struct Planner {
     refused: BTreeMap<ObjectName, String>,
     /// Flags that the node's facts ask for.
     node_flags: BTreeMap<Flagged, u32>,
-    /// Cluster IPs, and how many Services have them.
-    cluster_ips: BTreeMap<Addr, u32>,
+    /// Addresses of Services with their flag, and how many Services have them.
+    service_addresses: BTreeMap<(Addr, u32), u32>,
     /// Source ranges of all service ports.
     source_ranges: usize,
     /// How many of the node's addresses, networks and interfaces there is no room for.
@@ -135,7 +138,8 @@ pub struct Planner {
 struct Service {
     /// Ids of its service ports.
     ports: Vec<u32>,
-    cluster_ips: Vec<Addr>,
+    /// With the flags that ports without frontend follow from.
+    addresses: Vec<(Addr, u32)>,
 }
 
 #[derive(Debug)]
@@ -183,7 +187,7 @@ impl Planner {
             contested: BTreeSet::new(),
             refused: BTreeMap::new(),
             node_flags: BTreeMap::new(),
-            cluster_ips: BTreeMap::new(),
+            service_addresses: BTreeMap::new(),
             source_ranges: 0,
             spare: 0,
             touched: Touched::default(),
@@ -308,12 +312,10 @@ impl Planner {
         let service = index.service(&name);
         let mut wanted =
             service.map_or_else(Vec::new, |s| desired::ports(s, index.slices(&name), facts.setting()));
-        let (old, old_ips) =
-            self.services.remove(&name).map_or_else(Default::default, |old| (old.ports, old.cluster_ips));
-        let cluster_ips = service.filter(|service| !service.ports.is_empty());
-        let cluster_ips: Vec<Addr> =
-            cluster_ips.iter().flat_map(|service| &service.cluster_ips).map(|ip| Addr::from(*ip)).collect();
-        self.replace_cluster_ips(&old_ips, &cluster_ips);
+        let (old, old_addresses) =
+            self.services.remove(&name).map_or_else(Default::default, |old| (old.ports, old.addresses));
+        let addresses = service.map_or_else(Vec::new, |service| flags::of_service(service, facts));
+        self.replace_service_addresses(&old_addresses, &addresses);
 
         match self.check(&wanted, &old, now) {
             Ok(()) => self.refused.remove(&name),
@@ -330,8 +332,8 @@ impl Planner {
         for id in old.into_iter().filter(|id| !ports.contains(id)) {
             self.remove_port(id, touched, now);
         }
-        if !ports.is_empty() || !cluster_ips.is_empty() {
-            self.services.insert(name, Service { ports, cluster_ips });
+        if !ports.is_empty() || !addresses.is_empty() {
+            self.services.insert(name, Service { ports, addresses });
         }
     }
 
@@ -417,6 +419,7 @@ impl Planner {
                     outside: choice(outside),
                     pod: choice(pod),
                     host: choice(host),
+                    guard: port.guard,
                 };
                 Wanted { key: f.key, kind: f.kind, value }
             })

@@ -7,7 +7,7 @@ use std::{
 };
 
 use portico::driver::{
-    attach::{self, Attached, TcMode, XdpMode},
+    attach::{self, Attached, TcMode, XdpMode, XdpTask},
     link::Links,
     objects::Objects,
     pins::{DEFAULT, PinDir},
@@ -57,7 +57,8 @@ fn xdp_outlives_its_process_and_is_replaced_in_place() {
     let index = index(&netns);
     let attach = |mode| {
         netns.run(|| {
-            attach::xdp(&mut Objects::load(&pins.0).unwrap(), &pins.0, "eth0", index, mode, false).unwrap();
+            attach::xdp(&mut Objects::load(&pins.0).unwrap(), &pins.0, "eth0", index, mode, XdpTask::Decide)
+                .unwrap();
         });
         xdp(&netns)
     };
@@ -85,7 +86,7 @@ fn xdp_is_attached_anew_to_an_interface_that_came_back() {
     let attach = |index| {
         netns.run(|| {
             let objects = &mut Objects::load(&pins.0).unwrap();
-            attach::xdp(objects, &pins.0, "eth0", index, XdpMode::Native, false).unwrap();
+            attach::xdp(objects, &pins.0, "eth0", index, XdpMode::Native, XdpTask::Decide).unwrap();
             attach::tc(objects, &pins.0, "eth0", index, true, TcMode::Tcx).unwrap();
         });
     };

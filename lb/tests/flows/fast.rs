@@ -4,7 +4,7 @@ mod changes;
 mod ends;
 mod paths;
 
-use portico::lab::{XdpMode, addr::Family, client::Body, eventually_ok};
+use portico::lab::{self, XdpMode, addr::Family, client::Body, eventually_ok};
 use serde::Deserialize;
 
 use crate::scene::{SOON, Scene, outside, root, vip, web};
@@ -16,6 +16,7 @@ struct Row {
     protocol: String,
     to: String,
     input: String,
+    output: String,
     packets: u64,
     bytes: u64,
 }
@@ -54,7 +55,7 @@ const fn segments(megabytes: u64) -> u64 {
 }
 
 fn start_with(more: &[&str]) -> Scene {
-    let topology = portico::lab::Topology::builder().build().unwrap();
+    let topology = lab::Topology::builder().build().unwrap();
     let services = [web().with(topology.backends())];
     let mut scene = Scene::unsynced(topology, &services, |options| {
         options.more = more.iter().map(Into::into).collect();
@@ -152,9 +153,7 @@ fn packets_whose_checksum_is_left_to_the_network_card_are_left_to_the_kernel() {
     root();
     let scene = Scene::with_two_backends(XdpMode::Native);
     // As every veth has it by default. A packet forwarded in XDP would arrive broken.
-    let output =
-        portico::lab::output(scene.topology.client.command("ethtool").args(["-K", "eth0", "tx", "on"]));
-    assert_eq!(output.unwrap().code, Some(0));
+    lab::leave_checksums_to_the_card(&scene.topology.client, "eth0").unwrap();
     for to in outside() {
         transfer(&scene, to, 1);
     }

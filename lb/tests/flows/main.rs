@@ -13,6 +13,7 @@ mod explain;
 mod fast;
 mod flush;
 mod fragments;
+mod guard;
 mod health;
 mod manifests;
 mod policy;

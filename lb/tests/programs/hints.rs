@@ -11,7 +11,7 @@ use datapath::{
 use nix::sched::{CloneFlags, unshare};
 use portico::driver::{
     attach::{self, TcMode},
-    objects::XDP_PROGRAMS,
+    objects::{XDP_PROGRAMS, resolve},
 };
 
 use crate::rig::Rig;
@@ -105,6 +105,7 @@ fn tc_decides_itself_when_the_metadata_is_another_programs() {
     for place in places {
         object[place] ^= 0x80;
     }
+    let (object, _) = resolve(&object).unwrap();
     for name in ["v4 tcp: NodePort", "v6 udp: NodePort"] {
         let Fixture { frame, expected, .. } = fixture(name);
         on_loopback(|rig| {

@@ -3,6 +3,7 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking, in what it calls too")]
 
 mod decisions;
+mod forwarding;
 mod hints;
 mod loading;
 mod rig;

@@ -16,7 +16,7 @@ use datapath::{
 };
 use portico::driver::{
     maps::Maps,
-    objects::{Objects, XDP_PROGRAMS},
+    objects::{Features, FlowCache, Objects, XDP_PROGRAMS},
     pins::{DEFAULT, PinDir},
 };
 use zerocopy::FromBytes as _;
@@ -58,6 +58,9 @@ pub(crate) struct Outcome {
     pub(crate) counted: Vec<(Hook, Counter)>,
 }
 
+/// Places for flows. Few, because reading the counters goes through them all, and is done for each packet here.
+const FLOWS: u32 = 64;
+
 /// The mark that packets carry before tc sees them.
 pub(crate) const MARK_BEFORE: u32 = 0x10;
 /// Likewise, the priority.
@@ -70,7 +73,9 @@ const PRIORITY: usize = 32;
 impl Rig {
     pub(crate) fn new() -> Self {
         let pins = Pins::new();
-        let objects = Objects::load(&pins.0).unwrap();
+        let objects =
+            Objects::load_with(&pins.0, Features { cache: FlowCache::of(FLOWS), ..Features::default() })
+                .unwrap();
         let maps = Maps::open(&pins.0).unwrap();
         fill(&maps);
         Self { objects, maps, pins }

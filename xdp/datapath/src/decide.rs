@@ -4,7 +4,7 @@ use crate::{
     abi::{
         Addr, Affinity, CLASSES, CLUSTER_IP, Choice, Counter, Frontend, FrontendKey, LOCAL, Label,
         MASQUERADE, MASQUERADE_MARK, NODE_PORT, POD_NETWORK, REFUSE, RESTRICTED, SERVICE_NETWORK, Source,
-        WITHHOLD,
+        VIP, WITHHOLD,
     },
     hash, maglev,
     packet::Packet,
@@ -46,15 +46,28 @@ impl Decision {
 /// Decides about a packet that arrived on an interface, given by its index.
 #[inline(always)]
 pub fn decide<T: Tables>(packet: &Packet, interface: u32, tables: &T) -> Decision {
-    match frontend(packet, tables) {
+    match find(packet, tables) {
         Ok(frontend) => serve(packet, interface, &frontend, tables),
-        Err(counter @ (Counter::NoFrontend | Counter::OtherProtocol)) => Decision::pass(counter),
-        Err(counter) => Decision::deny(counter),
+        Err(decision) => decision,
     }
 }
 
+/// The first half of a decision: the frontend that a packet is for.
+///
+/// # Errors
+///
+/// It is for none, which is a decision.
 #[inline(always)]
-fn serve<T: Tables>(packet: &Packet, interface: u32, frontend: &Frontend, tables: &T) -> Decision {
+pub fn find<T: Tables>(packet: &Packet, tables: &T) -> Result<Frontend, Decision> {
+    frontend(packet, tables).map_err(|counter| match counter {
+        Counter::NoFrontend | Counter::OtherProtocol => Decision::pass(counter),
+        _ => Decision::deny(counter),
+    })
+}
+
+/// The second half: what happens to a packet for a frontend.
+#[inline(always)]
+pub fn serve<T: Tables>(packet: &Packet, interface: u32, frontend: &Frontend, tables: &T) -> Decision {
     let source = Source { service: frontend.service, addr: packet.src };
     if frontend.flags & RESTRICTED != 0 && !tables.may_reach(&source) {
         return Decision::deny(Counter::SourceRange);
@@ -102,6 +115,9 @@ fn frontend<T: Tables>(packet: &Packet, tables: &T) -> Result<Frontend, Counter>
         if let Some(frontend) = tables.frontend(&key) {
             return Ok(frontend);
         }
+    }
+    if flags & (VIP | LOCAL | CLUSTER_IP) == VIP && packet.has_ports() {
+        return Err(Counter::UnservedVip);
     }
     Err(unserved(&packet.dst, flags, tables).unwrap_or(none))
 }

@@ -12,7 +12,7 @@ pub mod arrival;
 pub mod cache;
 pub mod rewrite;
 pub mod verdict;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests;

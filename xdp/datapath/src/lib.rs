@@ -4,6 +4,7 @@
 //! * [`packet`]: headers to [`packet::Packet`], from Ethernet to the transport ports.
 //! * [`decide`]: a packet to a [`decide::Decision`]; the same code runs in XDP and tc and in host tests.
 //! * [`forward`]: an established flow's packet to its next hop, past the kernel's stack.
+//! * [`guard`]: which packets may open connections when there are too many.
 //! * [`socket`]: a local socket call to a [`socket::Translation`]; the code behind the cgroup hooks.
 //!
 //! Nothing here performs IO: packets arrive through [`packet::Frame`], maps through [`tables::Tables`].
@@ -13,6 +14,7 @@
 pub mod abi;
 pub mod decide;
 pub mod forward;
+pub mod guard;
 pub mod hash;
 pub mod maglev;
 pub mod packet;

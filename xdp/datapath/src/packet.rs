@@ -2,7 +2,10 @@
 //!
 //! Only what a decision needs is read; whatever is unusual is named by a [`Counter`] and left to the kernel.
 
-use crate::abi::{Addr, Counter, TCP, UDP};
+use crate::{
+    abi::{Addr, Counter, TCP, UDP},
+    forward::{arrival::v4_words, wire::Words as _},
+};
 
 /// Read access to a packet, from the start of its first header.
 ///
@@ -26,7 +29,8 @@ impl Frame for [u8] {
     }
 }
 
-/// The addresses of a packet, and its ports if it is TCP or UDP.
+/// The addresses of a packet, and its ports if it is TCP or UDP. The addresses come first, and so are aligned.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Source address.
@@ -41,6 +45,12 @@ pub struct Packet {
     pub protocol: u8,
     /// Whether it may be the first of a connection: a SYN without ACK, or a UDP packet.
     pub opens: bool,
+    /// FIN, SYN, RST and ACK of TCP as in [`flag`]; ACK where a fragment ends before them; zero for other protocols.
+    pub flags: u8,
+    /// Where the IP header begins.
+    pub network: u16,
+    /// Where the TCP or UDP header begins.
+    pub transport: u16,
 }
 
 impl Packet {
@@ -121,8 +131,8 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Counter> 
     if u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0 {
         return Err(Counter::Fragment);
     }
-    let src = Addr::v4([header[12], header[13], header[14], header[15]]);
-    let dst = Addr::v4([header[16], header[17], header[18], header[19]]);
+    let src = Addr::from_words(v4_words(header.word::<12>()));
+    let dst = Addr::from_words(v4_words(header.word::<16>()));
     let protocol = header[9];
     if protocol != TCP && protocol != UDP {
         return Ok(portless(src, dst, protocol));
@@ -130,7 +140,7 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Counter> 
     if total < length + PORTS {
         return Err(Counter::Malformed);
     }
-    transport(frame, offset + length, src, dst, protocol)
+    transport(frame, [offset, offset + length], src, dst, protocol)
 }
 
 /// RFC 8200.
@@ -142,19 +152,17 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Packet, Counter> 
     if header[0] >> 4 != 6 {
         return Err(Counter::Malformed);
     }
-    let mut src = [0; 16];
-    let mut dst = [0; 16];
-    src.copy_from_slice(&header[8..24]);
-    dst.copy_from_slice(&header[24..40]);
-    let (src, dst) = (Addr::v6(src), Addr::v6(dst));
+    let src = Addr::from_words([header.double::<8>(), header.double::<16>()]);
+    let dst = Addr::from_words([header.double::<24>(), header.double::<32>()]);
     // A v4-mapped address has no place on the wire (RFC 4942 section 2.2) and would be taken for IPv4 here.
     if src.is_v4() || dst.is_v4() {
         return Err(Counter::Malformed);
     }
+    let start = offset;
     let (mut next, mut offset) = (header[6], offset + 40);
     for _ in 0..=MAX_EXTENSION_HEADERS {
         if next == TCP || next == UDP {
-            return transport(frame, offset, src, dst, next);
+            return transport(frame, [start, offset], src, dst, next);
         }
         if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
             return Ok(portless(src, dst, next));
@@ -188,7 +196,7 @@ const PORTS: usize = 4;
 #[inline(always)]
 fn transport<F: Frame + ?Sized>(
     frame: &F,
-    offset: usize,
+    [network, offset]: [usize; 2],
     src: Addr,
     dst: Addr,
     protocol: u8,
@@ -196,21 +204,49 @@ fn transport<F: Frame + ?Sized>(
     let Some(&[a, b, c, d]) = frame.window::<PORTS>(offset) else {
         return Err(Counter::Malformed);
     };
-    let opens = match protocol {
-        TCP => matches!(frame.window::<14>(offset), Some(header) if header[13] & (SYN | ACK) == SYN),
-        _ => true,
+    let flags = match protocol {
+        TCP => frame.window::<14>(offset).map_or(flag::ACK, |header| header[13] & flag::ALL),
+        _ => 0,
     };
-    Ok(Packet { src, dst, src_port: [a, b], dst_port: [c, d], protocol, opens })
+    let opens = protocol == UDP || flags & (flag::SYN | flag::ACK) == flag::SYN;
+    Ok(Packet {
+        src,
+        dst,
+        src_port: [a, b],
+        dst_port: [c, d],
+        protocol,
+        opens,
+        flags,
+        // No header begins further on than the longest extension headers end.
+        network: network as u16,
+        transport: offset as u16,
+    })
 }
 
 #[inline(always)]
 const fn portless(src: Addr, dst: Addr, protocol: u8) -> Packet {
-    Packet { src, dst, src_port: [0; 2], dst_port: [0; 2], protocol, opens: false }
+    Packet {
+        src,
+        dst,
+        src_port: [0; 2],
+        dst_port: [0; 2],
+        protocol,
+        opens: false,
+        flags: 0,
+        network: 0,
+        transport: 0,
+    }
 }
 
 /// Flags of TCP, RFC 9293 section 3.1.
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
+#[expect(missing_docs, reason = "their names are what they are")]
+pub mod flag {
+    pub const FIN: u8 = 0x01;
+    pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
+    pub const ACK: u8 = 0x10;
+    pub(crate) const ALL: u8 = FIN | SYN | RST | ACK;
+}
 
 #[cfg(test)]
 mod tests;

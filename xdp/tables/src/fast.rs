@@ -163,7 +163,7 @@ impl Slots for Fast {
 
 /// What the loader set, which the compiler must not take for the value in the source.
 #[inline(always)]
-fn constant<T: Copy>(global: *const T) -> T {
+pub(crate) fn constant<T: Copy>(global: *const T) -> T {
     // SAFETY: a static; volatile, so that it is read.
     unsafe { core::ptr::read_volatile(global) }
 }

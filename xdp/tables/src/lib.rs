@@ -6,9 +6,11 @@
 
 mod fast;
 mod frame;
+mod guard;
 
 pub use fast::{Fast, Gate, add_traffic, add_verdicts, device, input, jiffies, output, seed};
 pub use frame::{Bounds, ContextFrame};
+pub use guard::{Desk, clock, desk, has_cookies, has_room, is_guarded, seen};
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC},

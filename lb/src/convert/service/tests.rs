@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::ObjectName;
+use crate::model::{GuardWish, ObjectName};
 
 /// A family and addresses of it.
 struct Family {
@@ -124,6 +124,7 @@ fn converts_every_field_in_both_families() {
                     ipv6: f.name == "IPv6",
                     external_policy: TrafficPolicy::Local,
                     internal_policy: TrafficPolicy::Local,
+                    guard: GuardWish::default(),
                     affinity: Some(60),
                     source_ranges: networks(&[f.some]),
                     health_check_node_port: Some(32000),

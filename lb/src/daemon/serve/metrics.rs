@@ -347,6 +347,22 @@ fn of(report: &Report) -> Registry {
         "Packets, or calls for hook socket, by why they were treated as they were",
         packets,
     );
+
+    let (packets, bytes) = (Counters::default(), Counters::default());
+    for row in &report.traffic {
+        let labels = vec![
+            ("service", row.service.clone()),
+            ("backend", row.backend.clone()),
+            ("to", row.to.clone()),
+            ("input", row.input.clone()),
+            ("output", row.output.clone()),
+        ];
+        packets.get_or_create(&labels).inc_by(row.packets);
+        bytes.get_or_create(&labels).inc_by(row.bytes);
+    }
+    registry.register("forwarded_packets", "Packets of established flows that XDP forwarded", packets);
+    let help = "Bytes of established flows that XDP forwarded, with IP headers";
+    registry.register("forwarded_bytes", help, bytes);
     registry
 }
 

@@ -6,6 +6,9 @@
 //! | `translate` | prerouting dstnat (nat) | label to backend, once for each connection |
 //! | `settle` | prerouting -99, right after NAT | drops what stayed untranslated, ends the life of the label |
 //! | `masquerading` | postrouting srcnat (nat) | hides the client where the mark asks for it |
+//! | `early`, `proxy_forward`, `proxy_input`, `resume`, `resumed` | | [`handshake`] |
+
+mod handshake;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -28,6 +31,8 @@ pub mod counter {
     pub const INVALID: &str = "invalid";
     /// First packets of flows whose label has no element.
     pub const UNKNOWN_LABEL: &str = "unknown_label";
+    /// Packets that synproxy deals with.
+    pub const HANDSHAKES: &str = "handshakes";
     /// New flows whose source was replaced.
     pub const MASQUERADED: &str = "masqueraded";
     /// Probes over IPv4 that were translated.
@@ -44,6 +49,9 @@ pub mod counter {
             WITHHELD => "New flows dropped because a traffic policy withholds the endpoints.",
             INVALID => "Packets for a frontend that conntrack could not assign to a flow: dropped.",
             UNKNOWN_LABEL => "First packets whose label has no element: dropped.",
+            HANDSHAKES => {
+                "Packets with SYN cookies, which synproxy opens connections for, and SYNs that it answers."
+            }
             MASQUERADED => "New flows whose source was replaced.",
             PROBE_V4 => "The daemon's probes over IPv4 that were translated.",
             PROBE_V6 => "The daemon's probes over IPv6 that were translated.",
@@ -53,8 +61,8 @@ pub mod counter {
     }
 
     /// All of them.
-    pub const ALL: [&str; 8] =
-        [REFUSED, WITHHELD, INVALID, UNKNOWN_LABEL, MASQUERADED, PROBE_V4, PROBE_V6, PROBE_LOST];
+    pub const ALL: [&str; 9] =
+        [REFUSED, WITHHELD, INVALID, UNKNOWN_LABEL, HANDSHAKES, MASQUERADED, PROBE_V4, PROBE_V6, PROBE_LOST];
 }
 
 /// IP versions.
@@ -112,9 +120,18 @@ const CHAINS: [(&str, &str); 4] = [
     ("masquerading", "type nat hook postrouting priority srcnat; policy accept;"),
 ];
 
+/// Whether the kernel's synproxy is to be used; not all kernels have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synproxy {
+    /// It is.
+    On,
+    /// It cannot be.
+    Absent,
+}
+
 /// The rules of all chains, each chain in order.
-fn rules() -> String {
-    use counter::{INVALID, MASQUERADED, PROBE_LOST, REFUSED, UNKNOWN_LABEL, WITHHELD};
+fn rules(synproxy: Synproxy) -> String {
+    use counter::{HANDSHAKES, INVALID, MASQUERADED, PROBE_LOST, REFUSED, UNKNOWN_LABEL, WITHHELD};
     let (reject, withhold, probe) = (Label::REJECT, Label::DROP, Label::PROBE);
     let labelled = format!("meta priority >= {}", Label(Label::FIRST));
     let (bit, others) = (MASQUERADE_MARK, !MASQUERADE_MARK);
@@ -122,6 +139,11 @@ fn rules() -> String {
     let mut rule = |chain: &str, rule: &str| {
         let _ = writeln!(text, "add rule {TABLE} {chain} {rule}");
     };
+    if synproxy == Synproxy::On {
+        handshake::rules().iter().for_each(|(chain, text)| rule(chain, text));
+        handshake::settle(HANDSHAKES).iter().for_each(|text| rule("settle", text));
+        rule("masquerading", &handshake::end());
+    }
     rule("verdict", &format!("ct state new meta priority {reject} counter name {REFUSED} reject"));
     rule("verdict", &format!("ct state new meta priority {withhold} counter name {WITHHELD} drop"));
     for (family, keyword, ip) in [(Family::V4, "ipv4", "ip"), (Family::V6, "ipv6", "ip6")] {
@@ -170,7 +192,7 @@ fn rules() -> String {
 
 /// The transaction that makes the table what it should be, whatever parts of it exist, and leaves elements alone.
 #[must_use]
-pub fn create() -> String {
+pub fn create(synproxy: Synproxy) -> String {
     let mut text = format!("add table {TABLE}\n");
     for (family, address) in [(Family::V4, "ipv4_addr"), (Family::V6, "ipv6_addr")] {
         let map = family.map();
@@ -179,19 +201,28 @@ pub fn create() -> String {
     for counter in counter::ALL {
         let _ = writeln!(text, "add counter {TABLE} {counter}");
     }
-    for (chain, hook) in CHAINS {
-        let _ = writeln!(text, "add chain {TABLE} {chain} {{ {hook} }}\nflush chain {TABLE} {chain}");
+    let mut chains = CHAINS.to_vec();
+    if synproxy == Synproxy::On {
+        chains.extend(handshake::CHAINS);
+        let _ = writeln!(text, "add map {TABLE} {} {{ {} }}", handshake::MAP, handshake::map());
     }
-    text += &rules();
+    // All before the first is emptied: rules name chains and maps.
+    for (chain, hook) in &chains {
+        let _ = writeln!(text, "add chain {TABLE} {chain} {{ {hook} }}");
+    }
+    for (chain, _) in &chains {
+        let _ = writeln!(text, "flush chain {TABLE} {chain}");
+    }
+    text += &rules(synproxy);
     text += &change(&[], &probe_elements());
     text
 }
 
 /// The transaction that puts a new table with these elements into the place of whatever has its name.
 #[must_use]
-pub fn replace(elements: &[(u32, SocketAddr)]) -> String {
+pub fn replace(synproxy: Synproxy, elements: &[(u32, SocketAddr)]) -> String {
     // "add" makes "delete" succeed where there is no table; nft before 1.0.7 has no "destroy".
-    format!("add table {TABLE}\ndelete table {TABLE}\n{}{}", create(), change(&[], elements))
+    format!("add table {TABLE}\ndelete table {TABLE}\n{}{}", create(synproxy), change(&[], elements))
 }
 
 /// The elements that translate probes.

@@ -47,13 +47,7 @@ fn datagram(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<Vec<u8>>
     datagram.extend_from_slice(&[0, 0]);
     datagram.extend_from_slice(payload);
 
-    let mut pseudo = match (from.ip(), to.ip()) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => [a.octets(), b.octets()].concat(),
-        (IpAddr::V6(a), IpAddr::V6(b)) => [a.octets(), b.octets()].concat(),
-        _ => return None,
-    };
-    pseudo.extend_from_slice(&[0, UDP]);
-    pseudo.extend_from_slice(&length.to_be_bytes());
+    let mut pseudo = pseudo_header(from.ip(), to.ip(), UDP, length)?;
     pseudo.extend_from_slice(&datagram);
     // Zero would mean that there is none (RFC 768).
     let sum = match checksum(&pseudo) {
@@ -62,6 +56,18 @@ fn datagram(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<Vec<u8>>
     };
     datagram.get_mut(6..8)?.copy_from_slice(&sum.to_be_bytes());
     Some(datagram)
+}
+
+/// What checksums are over besides the segment or datagram itself; none for addresses of different families.
+pub(super) fn pseudo_header(from: IpAddr, to: IpAddr, protocol: u8, length: u16) -> Option<Vec<u8>> {
+    let mut pseudo = match (from, to) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => [a.octets(), b.octets()].concat(),
+        (IpAddr::V6(a), IpAddr::V6(b)) => [a.octets(), b.octets()].concat(),
+        _ => return None,
+    };
+    pseudo.extend_from_slice(&[0, protocol]);
+    pseudo.extend_from_slice(&length.to_be_bytes());
+    Some(pseudo)
 }
 
 fn ip(from: IpAddr, to: IpAddr, id: u16, offset: u16, more: bool, chunk: &[u8]) -> Option<Vec<u8>> {
@@ -97,7 +103,7 @@ fn ip(from: IpAddr, to: IpAddr, id: u16, offset: u16, more: bool, chunk: &[u8]) 
 }
 
 /// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
+pub(super) fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u64;
     for pair in bytes.chunks(2) {
         if let [high, rest @ ..] = pair {

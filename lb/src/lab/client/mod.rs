@@ -2,10 +2,12 @@
 
 mod fragment;
 mod ping;
+mod segment;
 mod tcp;
 mod udp;
 
 pub use fragment::fragments;
+pub use segment::{Flags, segment};
 pub use tcp::{Body, Connection, Download};
 pub use udp::{Datagram, UdpFlow};
 
@@ -201,6 +203,15 @@ impl Client {
             fragment::send(to, &packets)?;
             flow.receive(&payload)
         })?
+    }
+
+    /// Sends whole IP packets, from whatever source they say.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses one.
+    pub fn send(&self, to: SocketAddr, packets: &[Vec<u8>]) -> Result<(), FlowError> {
+        Ok(self.ns.run(|| fragment::send(to, packets))??)
     }
 
     /// Sends an ICMP echo request and waits for the reply.

@@ -3,10 +3,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use datapath::abi::{TCP, UDP};
 
 use super::*;
-use crate::model::{Conditions, Endpoint, ObjectName, Protocol, SlicePort};
+use crate::model::{Conditions, Endpoint, GuardWish, ObjectName, Protocol, SlicePort};
 
 const HERE: &str = "node-here";
 const AT: Setting<'static> = Setting {
+    guard: None,
     at: Viewpoint { node: HERE, zone: None },
     node_ips: &[],
     detects: [false; 2],
@@ -37,6 +38,7 @@ fn service(internal: TrafficPolicy, external: TrafficPolicy, protocol: Protocol)
         external_policy: external,
         internal_policy: internal,
         affinity: None,
+        guard: GuardWish::default(),
         source_ranges: Vec::new(),
         health_check_node_port: None,
         ports: vec![ServicePort { name: "http".to_owned(), protocol, port: 80, node_port: Some(30080) }],

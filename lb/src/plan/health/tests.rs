@@ -3,7 +3,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::*;
 use crate::{
     convert::Converted,
-    model::{Conditions, Endpoint, Protocol, ServicePort, SlicePort},
+    model::{Conditions, Endpoint, GuardWish, Protocol, ServicePort, SlicePort},
     source::{Change, Event},
 };
 
@@ -29,6 +29,7 @@ fn service(internal: TrafficPolicy, external: TrafficPolicy) -> Service {
         external_policy: external,
         internal_policy: internal,
         affinity: None,
+        guard: GuardWish::default(),
         source_ranges: Vec::new(),
         health_check_node_port: (external == TrafficPolicy::Local).then_some(32_000),
         ports: PORTS

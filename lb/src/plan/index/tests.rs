@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::TrafficPolicy;
+use crate::model::{GuardWish, TrafficPolicy};
 
 fn name(name: &str) -> ObjectName {
     ObjectName::new("default", name)
@@ -17,6 +17,7 @@ fn service(service: &str, created: i64) -> Service {
         external_policy: TrafficPolicy::Cluster,
         internal_policy: TrafficPolicy::Cluster,
         affinity: None,
+        guard: GuardWish::default(),
         source_ranges: Vec::new(),
         health_check_node_port: None,
         ports: Vec::new(),

@@ -43,7 +43,10 @@ fn sizes_are_primes_of_at_least_a_hundred_slots_a_backend() {
         (39, 3947),
         (40, 16381),
         (164, 65521),
-        (1000, 262_139),
+        (655, 65521),
+        (656, 131_071),
+        (1310, 131_071),
+        (1311, 262_139),
     ];
     for (backends, m) in cases {
         assert_eq!(slots(backends), m, "{backends}");
@@ -133,6 +136,38 @@ fn a_backend_gets_round_to_each_slot() {
         }
         assert!(visited.into_iter().all(|v| v), "{size}");
     }
+}
+
+/// The paper's algorithm as it is written there (listing 1).
+fn one_look_after_the_other(spec: &MaglevSpec) -> Vec<u32> {
+    let size = spec.slots();
+    let mut turns: Vec<Turn> = spec.backends().iter().map(|(id, addr)| Turn::new(*id, addr, size)).collect();
+    let mut table = vec![0; size as usize];
+    let mut left = size;
+    loop {
+        for turn in &mut turns {
+            while table[turn.next as usize] != 0 {
+                turn.advance(size);
+            }
+            table[turn.next as usize] = turn.id;
+            left -= 1;
+            if left == 0 {
+                return table;
+            }
+        }
+    }
+}
+
+#[test]
+fn tables_are_those_of_the_paper() {
+    for ipv6 in [false, true] {
+        for n in [1, 2, 3, 10, 19, 20, 39, 40, 163, 164, 600, 656, 1_000, 1_311] {
+            let spec = spec(ipv6, n);
+            assert!(build(&spec) == one_look_after_the_other(&spec), "{n} backends");
+        }
+    }
+    let spec = spec(false, 3_000);
+    assert!(build(&spec) == one_look_after_the_other(&spec), "the largest table");
 }
 
 #[test]

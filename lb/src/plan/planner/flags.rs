@@ -1,12 +1,27 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use datapath::abi::{
-    Addr, CLUSTER_IP, LOCAL, NODE_PORT, POD_NETWORK, Prefix, SERVICE_NETWORK, Source, SourceRange,
+    Addr, CLUSTER_IP, LOCAL, NODE_PORT, POD_NETWORK, Prefix, SERVICE_NETWORK, Source, SourceRange, VIP,
 };
 use ipnet::IpNet;
 
 use super::{NodeFacts, Planner, Port};
-use crate::plan::Flagged;
+use crate::{model, plan::Flagged};
+
+/// The addresses of a Service that say what becomes of ports without frontend.
+pub(super) fn of_service(service: &model::Service, facts: &NodeFacts) -> Vec<(Addr, u32)> {
+    if service.ports.is_empty() {
+        return Vec::new();
+    }
+    let flagged = |ips: &[IpAddr], flag| ips.iter().map(|ip| (Addr::from(*ip), flag)).collect::<Vec<_>>();
+    let vips = if facts.guard.is_some() { flagged(&service.load_balancer_ips, VIP) } else { Vec::new() };
+    let mut addresses = flagged(&service.cluster_ips, CLUSTER_IP);
+    addresses.extend(vips);
+    addresses
+}
 
 impl Planner {
     /// Wants what the node itself has flags for.
@@ -32,27 +47,28 @@ impl Planner {
         }
     }
 
-    pub(super) fn replace_cluster_ips(&mut self, old: &[Addr], new: &[Addr]) {
-        for addr in new {
-            *self.cluster_ips.entry(*addr).or_default() += 1;
+    pub(super) fn replace_service_addresses(&mut self, old: &[(Addr, u32)], new: &[(Addr, u32)]) {
+        for address in new {
+            *self.service_addresses.entry(*address).or_default() += 1;
         }
-        for addr in old {
-            if let Some(services) = self.cluster_ips.get_mut(addr) {
+        for address in old {
+            if let Some(services) = self.service_addresses.get_mut(address) {
                 *services -= 1;
                 if *services == 0 {
-                    self.cluster_ips.remove(addr);
+                    self.service_addresses.remove(address);
                 }
             }
         }
-        for addr in old.iter().chain(new) {
+        for (addr, _) in old.iter().chain(new) {
             self.settle_flags(Flagged::Address(*addr));
         }
     }
 
     fn settle_flags(&mut self, key: Flagged) {
         let mut flags = self.node_flags.get(&key).copied().unwrap_or(0);
-        if matches!(key, Flagged::Address(addr) if self.cluster_ips.contains_key(&addr)) {
-            flags |= CLUSTER_IP;
+        if let Flagged::Address(addr) = key {
+            let has = |flag: &u32| self.service_addresses.contains_key(&(addr, *flag));
+            flags |= [CLUSTER_IP, VIP].into_iter().filter(has).sum::<u32>();
         }
         if flags == 0 {
             self.kernel.flags.unset(&key);

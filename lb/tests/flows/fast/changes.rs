@@ -13,7 +13,7 @@ use portico::lab::{
     eventually,
 };
 
-use super::{counter, forwarded};
+use super::{counter, forwarded, traffic};
 use crate::scene::{SOON, Scene, root, vip};
 
 /// A flow's verdict is trusted for a second. What the machine adds is for other tests that run beside this one.
@@ -98,5 +98,67 @@ fn routes_and_neighbours_are_those_of_the_kernel() {
         established(&scene, to).get().unwrap();
     }
     assert!(counter(&scene, "unroutable") > 0);
+    scene.finish();
+}
+
+/// An interface that goes down takes its routes with it; XDP has no other way then, and neither has the kernel.
+#[test]
+fn nothing_is_sent_by_an_interface_that_went_down() {
+    root();
+    let scene = Scene::with_two_backends(XdpMode::Native);
+    for family in Family::ALL {
+        let to = vip(family);
+        let mut connection = established(&scene, to);
+        let backend = connection.get().unwrap().backend;
+        let gateway = &scene.topology.gateway;
+        gateway.ip(&format!("link set {backend} down\n")).unwrap();
+        let (_, error) = until_broken(&mut connection).unwrap();
+        assert!(matches!(error, FlowError::TimedOut | FlowError::Unreachable), "{error}");
+        let sent = || {
+            let rows = traffic(&scene).into_iter().filter(|row| row.output == backend);
+            rows.map(|row| row.packets).sum::<u64>()
+        };
+        let before = sent();
+        connection.get().unwrap_err();
+        assert_eq!(sent(), before, "it has been a second");
+
+        gateway.ip(&format!("link set {backend} up\n")).unwrap();
+        // The kernel forgets IPv6 addresses with the link.
+        let near = addr::backend_gateway(backend.trim_start_matches("backend").parse().unwrap());
+        let near = near.of(Family::V6);
+        gateway.ip(&format!("address replace {near}/{} dev {backend} nodad\n", addr::PREFIX_V6)).unwrap();
+        eventually("new connections are forwarded to it again", SOON, || {
+            let mut connection = scene.client().tcp(to).ok()?;
+            let answer = connection.get().ok()?;
+            (answer.backend == backend).then_some(())
+        })
+        .unwrap();
+        established(&scene, to).get().unwrap();
+    }
+    scene.finish();
+}
+
+/// Neither a FIB lookup nor a redirect would encrypt what is to be encrypted.
+#[test]
+fn nothing_is_forwarded_while_there_are_ipsec_policies() {
+    root();
+    let scene = Scene::with_two_backends(XdpMode::Native);
+    let to = vip(Family::V4);
+    let mut connection = established(&scene, to);
+    let policy = "192.0.2.1 dst 192.0.2.2 dir out";
+    scene.topology.gateway.ip(&format!("xfrm policy add src {policy}\n")).unwrap();
+    eventually("the kernel has the flow", SOON, || {
+        let before = forwarded(&scene, "tcp");
+        for _ in 0..20 {
+            connection.get().unwrap();
+        }
+        (forwarded(&scene, "tcp") == before).then_some(())
+    })
+    .unwrap();
+    let status = scene.daemon.status().unwrap();
+    let reason = status.pointer("/interfaces/0/fastPath/reason");
+    assert_eq!(reason, Some(&"nothing is forwarded, as there are IPsec policies".into()), "{status}");
+    scene.topology.gateway.ip(&format!("xfrm policy delete src {policy}\n")).unwrap();
+    established(&scene, to);
     scene.finish();
 }

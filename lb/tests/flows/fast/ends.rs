@@ -163,6 +163,29 @@ fn a_busy_flow_outlives_its_timeout_and_an_idle_one_does_not() {
     scene.finish();
 }
 
+/// A flow is looked up, and its timeout renewed, once a second: there are two chances.
+#[test]
+fn a_busy_flow_outlives_a_timeout_of_two_seconds() {
+    root();
+    let scene =
+        start_with(&["--conntrack-tcp-timeout-established", "2s", "--conntrack-udp-timeout-stream", "2s"]);
+    let mut flows = Family::ALL.map(|family| {
+        let to = cluster_ip(family);
+        (scene.client().tcp(to).unwrap(), scene.client().udp_connected(to).unwrap())
+    });
+    // The backend would not know who asks, if the kernel gave a flow another port.
+    let began = Instant::now();
+    while began.elapsed() < 2 * TIMEOUT {
+        for (tcp, udp) in &mut flows {
+            tcp.get().unwrap();
+            udp.exchange(10).unwrap();
+        }
+        thread::yield_now();
+    }
+    assert!(forwarded(&scene, "tcp")[0] > 100 && forwarded(&scene, "udp")[0] > 100);
+    scene.finish();
+}
+
 /// Answers one connection after the other and closes each first, so that TIME_WAIT is here.
 fn close_first(listener: &TcpListener) {
     while let Ok((mut stream, _)) = listener.accept() {

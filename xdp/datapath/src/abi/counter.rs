@@ -65,6 +65,8 @@ counters! {
     SourceRange = "source_range",
     /// A cluster IP has no such port: refused.
     UnservedPort = "unserved_port",
+    /// A load-balancer address that is nobody else's has no such port: dropped.
+    UnservedVip = "unserved_vip",
     /// A cluster IP that no Service has: dropped.
     Unallocated = "unallocated",
     /// The decision was taken over from XDP.
@@ -77,7 +79,7 @@ counters! {
     OtherProtocol = "other_protocol",
     /// A fragment without ports: passed, the kernel reassembles.
     Fragment = "fragment",
-    /// Headers cut short or contradictory: passed to the kernel, which drops them.
+    /// Headers cut short or contradictory: dropped, in XDP or by the kernel.
     Malformed = "malformed",
     /// More VLAN tags or IPv6 extension headers than are walked: passed.
     TooDeep = "too_deep",
@@ -108,6 +110,21 @@ counters! {
     Unroutable = "unroutable",
     /// Larger than the route takes: the kernel says so to the sender.
     Oversize = "oversize",
+    /// A SYN was answered with a cookie, because the service gets too many.
+    Challenge = "challenge",
+    /// A SYN that the kernel's synproxy shall answer with a cookie, as nothing can be sent from XDP there.
+    Proxy = "proxy",
+    /// A SYN was let in without a cookie although there are too many: the host has no route to its destination, which the
+    /// kernel's synproxy needs.
+    Unrouted = "unrouted",
+    /// A cookie came back: the kernel's synproxy opens the connection.
+    Handshake = "handshake",
+    /// Of no connection and without a valid cookie, at a service that gets too many SYNs: dropped.
+    Stray = "stray",
+    /// More new connections than the service takes: dropped.
+    Limit = "limit",
+    /// More new connections of one source than the service takes: dropped.
+    SourceLimit = "source_limit",
     /// A socket's real peer was shown as the address it asked for.
     Reveal = "reveal",
     /// The kernel refused an entry for a socket's peer; the real address is shown instead.
@@ -124,6 +141,7 @@ impl Counter {
             | Self::Withhold
             | Self::SourceRange
             | Self::UnservedPort
+            | Self::UnservedVip
             | Self::Unallocated
             | Self::NoFrontend
             | Self::NoBackend => true,
@@ -138,7 +156,14 @@ impl Counter {
             | Self::Untranslated
             | Self::Unready
             | Self::Unroutable
-            | Self::Oversize => matches!(hook, Hook::Xdp),
+            | Self::Oversize
+            | Self::Challenge
+            | Self::Proxy
+            | Self::Unrouted
+            | Self::Handshake
+            | Self::Stray
+            | Self::Limit
+            | Self::SourceLimit => matches!(hook, Hook::Xdp),
             Self::Reveal | Self::NoRoom => matches!(hook, Hook::Socket),
             Self::NotIp | Self::OtherProtocol | Self::Fragment | Self::Malformed | Self::TooDeep => {
                 !matches!(hook, Hook::Socket)

@@ -107,7 +107,7 @@ pub struct Flow {
     pub transport_delta: u16,
     /// Sum over the pseudo-header of arriving packets without the length.
     pub pseudo: u16,
-    /// [`PASS`], [`TRANSMIT`], [`REPLY`], [`PARTIAL`].
+    /// [`PASS`], [`TRANSMIT`], [`REPLY`], [`PARTIAL`], [`UNROUTABLE`].
     pub flags: u16,
     /// Id of the service port.
     pub service: u32,
@@ -128,6 +128,8 @@ pub const REPLY: u16 = 4;
 
 /// [`Flow::flags`], with [`PASS`]: because its packets have no checksums yet.
 pub const PARTIAL: u16 = 8;
+/// [`Flow::flags`], with [`PASS`]: because they do not leave by an interface that they may be sent to here.
+pub const UNROUTABLE: u16 = 16;
 
 /// What was forwarded in XDP is counted under this.
 #[repr(C)]

@@ -5,7 +5,7 @@ use core::{
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::Addr;
+use super::{Addr, Guard};
 
 /// What clients connect to: an address (`ClusterIP`, load-balancer VIP, external IP), protocol and port. A `NodePort`
 /// is kept once per family under the unspecified address and applies to every address that [`super::NODE_PORT`] says so of.
@@ -88,6 +88,8 @@ pub struct Frontend {
     pub pod: Choice,
     /// For this host: packets from its own addresses, sockets of its own network namespace.
     pub host: Choice,
+    /// How many connections packets may open.
+    pub guard: Guard,
 }
 
 impl Frontend {
@@ -99,6 +101,6 @@ impl Frontend {
 }
 
 const _: () = assert!(size_of::<FrontendKey>() == 20);
-const _: () = assert!(size_of::<Frontend>() == 36);
+const _: () = assert!(size_of::<Frontend>() == 48);
 
 super::pod!(FrontendKey, Frontend);

@@ -22,7 +22,29 @@ impl Label {
     /// brings its socket's along, and a VLAN device derives one from the tag.
     pub const FIRST: u32 = 16;
     /// Backend ids are less than this.
-    pub const RESERVED: u32 = 0xffff_0000;
+    pub const RESERVED: u32 = 0x2000_0000;
+    /// Added to a backend id: the packet completes a handshake by cookie, and the kernel's synproxy shall open the
+    /// connection.
+    pub const HANDSHAKE: u32 = 0x4000_0000;
+    /// Added to that: masquerade it. The mark of this packet does not reach the one that opens the connection.
+    pub const HANDSHAKE_MASQUERADE: u32 = 0x2000_0000;
+}
+
+impl Label {
+    /// Whether synproxy shall deal with the packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_handshake(self) -> bool {
+        self.0 & !(Self::HANDSHAKE - 1) == Self::HANDSHAKE
+    }
+
+    /// The label of a packet that completes a handshake by cookie.
+    #[inline(always)]
+    #[must_use]
+    pub const fn handshake(self, mark: u32) -> Self {
+        let masquerade = if mark & MASQUERADE_MARK != 0 { Self::HANDSHAKE_MASQUERADE } else { 0 };
+        Self(self.0 | Self::HANDSHAKE | masquerade)
+    }
 }
 
 impl fmt::Display for Label {

@@ -9,6 +9,7 @@ mod backend;
 mod counter;
 mod flow;
 mod frontend;
+mod guard;
 mod hint;
 mod label;
 mod maglev;
@@ -21,15 +22,16 @@ pub use backend::Backend;
 pub use counter::{COUNTERS, Counter, Hook};
 pub use flow::{
     ConntrackLayout, Flow, FlowKey, Input, InputKey, Output, PARTIAL, PASS, REPLY, TAGGED, TRANSMIT, Traffic,
-    TrafficKey, UDP_FLOW, Words, mac, ports, split,
+    TrafficKey, UDP_FLOW, UNROUTABLE, Words, mac, ports, split,
 };
 pub use frontend::{CLASSES, Choice, Frontend, FrontendKey, MASQUERADE, REFUSE, RESTRICTED, WITHHOLD};
+pub use guard::{Guard, ROUTED, Rate, SourceRate, UNROUTED};
 pub use hint::Hint;
 pub use label::{Label, MASQUERADE_MARK};
 pub use maglev::{CHUNK_WORDS, Chunk};
 pub use name::Name;
 pub use network::{
-    Affinity, CLUSTER_IP, LOCAL, NODE_PORT, POD_NETWORK, Prefix, SERVICE_NETWORK, Source, SourceRange,
+    Affinity, CLUSTER_IP, LOCAL, NODE_PORT, POD_NETWORK, Prefix, SERVICE_NETWORK, Source, SourceRange, VIP,
 };
 pub use socket::{CHECK, SocketKey, SocketPeer};
 
@@ -64,6 +66,8 @@ pub const MAX_AFFINITIES: u32 = 131_072;
 pub const MAX_SOCKETS: u32 = 131_072;
 /// Devices and VLANs on them that established flows are forwarded between.
 pub const MAX_LINKS: u32 = 4_096;
+/// Sources whose new connections are counted; the least recently used are forgotten first.
+pub const MAX_SOURCES: u32 = 32_768;
 /// What [`map::TRAFFIC`] can tell apart.
 pub const MAX_TRAFFIC: u32 = 524_288;
 /// Service ports with a name in the kernel.
@@ -77,7 +81,7 @@ pub mod map {
     pub const BACKENDS: &str = "BACKENDS";
     /// Table id -> array of `Chunk`.
     pub const MAGLEV: &str = "MAGLEV";
-    /// `Addr` -> flags: the addresses of the node, and cluster IPs.
+    /// `Addr` -> flags: the addresses of the node, cluster IPs, and those of load balancers.
     pub const ADDRESSES: &str = "ADDRESSES";
     /// `Prefix` -> flags: networks of this node's pods, and of cluster IPs. The longest one has the flags of the others
     /// that contain it.
@@ -102,6 +106,10 @@ pub mod map {
     pub const OUTPUTS: &str = "OUTPUTS";
     /// Device index -> device: where they are redirected to.
     pub const DEVICES: &str = "DEVICES";
+    /// `Rate`, an array by service id: how many connections are opened.
+    pub const RATES: &str = "RATES";
+    /// `Source` -> `SourceRate`, where there is a limit.
+    pub const SOURCE_RATES: &str = "SOURCE_RATES";
     /// Service id -> `Name`; the data path does not read it, operators and a restarted daemon do.
     pub const SERVICES: &str = "SERVICES";
 }

@@ -27,13 +27,27 @@ FrontendKey 20
   16 port
   18 protocol
   19 reserved
-Frontend 36
+Frontend 48
   0 service
   4 flags
   8 affinity
   12 outside
   20 pod
   28 host
+  36 guard
+Guard 12
+  0 cookies
+  4 flows
+  8 source_flows
+Rate 24
+  0 alarm
+  8 began
+  12 opening
+  16 opened
+  20 route
+SourceRate 8
+  0 began
+  4 opened
 Choice 8
   0 table
   4 flags
@@ -101,7 +115,10 @@ fn a_layout_changes_only_with_the_schema() {
     let layout = layout! {
         Addr {}
         FrontendKey { addr, port, protocol, reserved }
-        Frontend { service, flags, affinity, outside, pod, host }
+        Frontend { service, flags, affinity, outside, pod, host, guard }
+        Guard { cookies, flows, source_flows }
+        Rate { alarm, began, opening, opened, route }
+        SourceRate { began, opened }
         Choice { table, flags }
         Backend { addr, port, reserved }
         Chunk {}

@@ -22,7 +22,11 @@ fn assert_consistent(decision: Decision, tables: &MemoryTables) {
             assert!(used, "{decision:?} names a backend of no table");
         }
         Counter::Refuse | Counter::UnservedPort => assert_eq!((label, mark), (Label::REJECT, 0)),
-        Counter::Withhold | Counter::NoBackend | Counter::SourceRange | Counter::Unallocated => {
+        Counter::Withhold
+        | Counter::NoBackend
+        | Counter::SourceRange
+        | Counter::UnservedVip
+        | Counter::Unallocated => {
             assert_eq!((label, mark), (Label::DROP, 0));
         }
         Counter::NoFrontend
@@ -66,6 +70,13 @@ fn fixtures_cover_every_counter_of_a_packet_and_have_a_name_of_their_own() {
         Counter::Unready,
         Counter::Unroutable,
         Counter::Oversize,
+        Counter::Challenge,
+        Counter::Proxy,
+        Counter::Unrouted,
+        Counter::Handshake,
+        Counter::Stray,
+        Counter::Limit,
+        Counter::SourceLimit,
         Counter::Reveal,
         Counter::NoRoom,
     ]

@@ -3,7 +3,10 @@
 use super::wire::Words as _;
 use crate::{
     abi::{Addr, Counter, FlowKey, TAGGED, TCP, UDP, UDP_FLOW},
-    packet::{Frame, IPV4, IPV6, VLAN},
+    packet::{
+        Frame, IPV4, IPV6, VLAN,
+        flag::{ACK, ALL, SYN},
+    },
 };
 
 /// A packet that may be forwarded if its flow may.
@@ -21,6 +24,8 @@ pub struct Arrival {
     pub class: u8,
     /// Whether it is IPv4.
     pub v4: bool,
+    /// Whether it asks for a TCP connection.
+    pub opens: bool,
     /// Whether it begins or ends a TCP connection, which conntrack has to see.
     pub control: bool,
 }
@@ -33,12 +38,6 @@ const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 const UDP_HEADER: u32 = 8;
 const TCP_HEADER: u32 = 20;
-
-/// RFC 9293 section 3.1.
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
 
 /// Reads a frame that `device` received.
 ///
@@ -143,20 +142,24 @@ fn transport<F: Frame + ?Sized>(
         return Err(Counter::Irregular);
     }
     let at = offset + header as usize;
+    let mut opens = false;
     let control = match protocol {
         TCP => {
             let tcp = frame.window::<20>(at).ok_or(Counter::Malformed)?;
             key.ports = tcp.word::<0>();
-            if total < header + TCP_HEADER || tcp[12] >> 4 < 5 {
+            let with_options = u32::from(tcp[12] >> 4) * 4;
+            if with_options < TCP_HEADER || total < header + with_options {
                 return Err(Counter::Malformed);
             }
-            tcp[13] & (SYN | FIN | RST | ACK) != ACK
+            opens = tcp[13] & ALL == SYN;
+            tcp[13] & ALL != ACK
         }
         UDP => {
             let udp = frame.window::<8>(at).ok_or(Counter::Malformed)?;
             key.ports = udp.word::<0>();
             key.link |= FlowKey::link(0, UDP_FLOW);
-            if total < header + UDP_HEADER {
+            let length = u32::from(u16::from_be(udp.half::<4>()));
+            if length < UDP_HEADER || total < header + length {
                 return Err(Counter::Malformed);
             }
             false
@@ -164,5 +167,5 @@ fn transport<F: Frame + ?Sized>(
         // Extension headers among them.
         _ => return Err(Counter::OtherProtocol),
     };
-    Ok(Arrival { key, network: offset, transport: at, length: total, class, v4, control })
+    Ok(Arrival { key, network: offset, transport: at, length: total, class, v4, opens, control })
 }

@@ -73,6 +73,17 @@ pub const fn is_fresh(flow: &Flow, now: u32, trust: u32) -> bool {
     now.wrapping_sub(flow.checked) < trust
 }
 
+/// Copies an entry, in words: an assignment would be a call that goes by bytes.
+#[inline(always)]
+pub fn copy(from: &Flow, to: &mut Flow) {
+    type Copied = [u64; size_of::<Flow>() / size_of::<u64>()];
+    let (from, to) = (core::ptr::from_ref(from).cast::<Copied>(), core::ptr::from_mut(to).cast::<Copied>());
+    for word in 0..size_of::<Flow>() / size_of::<u64>() {
+        // SAFETY: both are whole entries, without padding, and words within them.
+        unsafe { (*to)[word] = core::ptr::read_volatile(&raw const (*from)[word]) };
+    }
+}
+
 /// A place for a flow that has none; whose entry it was is for the caller to see. None if all are in use.
 #[inline(always)]
 pub fn admit<S: Slots>(slots: &S, hash: u32, now: u32, chance: u32) -> Option<*mut Flow> {

@@ -189,6 +189,29 @@ fn what_is_not_plain_is_left_to_the_kernel() {
     }
 }
 
+/// Conntrack calls such packets invalid.
+#[test]
+fn lengths_that_contradict_one_another_are_left_to_the_kernel() {
+    for (frame, v6, protocol) in frames() {
+        let good = arrival(frame.as_slice(), DEVICE).unwrap();
+        let transport = good.length - if v6 { 40 } else { 20 };
+        let refused = |at: usize, bytes: &[u8]| {
+            let mut frame = frame.clone();
+            frame[good.transport + at..][..bytes.len()].copy_from_slice(bytes);
+            assert_eq!(arrival(frame.as_slice(), DEVICE).unwrap_err(), Counter::Malformed, "{at} {bytes:?}");
+        };
+        if protocol == UDP {
+            refused(4, &(transport as u16 + 1).to_be_bytes());
+            refused(4, &7_u16.to_be_bytes());
+        } else {
+            refused(12, &[0x40]);
+            if transport < 60 {
+                refused(12, &[0xf0]);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_packet_cut_short_is_never_forwarded() {
     for (frame, ..) in frames() {
@@ -263,6 +286,43 @@ fn the_reverse_of_a_flow_is_how_its_answers_arrive() {
         answer[..6].copy_from_slice(&[4, 0, 0, 0, 0, 2]);
         assert_eq!(verdict::reverse(&there), arrival(answer.as_slice(), 9).unwrap().key);
     }
+}
+
+#[test]
+fn flows_are_counted_alike_if_they_are_counted_under_the_same() {
+    let [client, vip, node, backend] = ends(false);
+    let base = |from, to, entry: &Entry| {
+        let frame = Layers::new(TCP, from, to).established().frame();
+        flow(&arrival(frame.as_slice(), DEVICE).unwrap(), entry)
+    };
+    let there = base(client, vip, &entry(node, backend));
+    let answer = Entry { reply: true, ..entry(client, vip) };
+    let back = base(backend, node, &answer);
+    let other_client = base("198.51.100.8:1".parse().unwrap(), vip, &entry(node, backend));
+    let mut all = vec![there, back, other_client];
+    for flow in [there, back] {
+        all.push(Flow { service: 2, ..flow });
+        all.push(Flow { device: 3, ..flow });
+        all.push(Flow { dst: words(node.ip()), ..flow });
+        all.push(Flow { ports: 4, ..flow });
+        all.push(Flow { key: FlowKey { device: 5, ..flow.key }, ..flow });
+        all.push(Flow { key: FlowKey { src: words(vip.ip()), ..flow.key }, ..flow });
+        all.push(Flow { key: FlowKey { ports: 6, ..flow.key }, ..flow });
+        all.push(Flow {
+            key: FlowKey { link: flow.key.link ^ FlowKey::link(0, UDP_FLOW), ..flow.key },
+            ..flow
+        });
+    }
+    for a in &all {
+        for b in &all {
+            assert_eq!(
+                verdict::is_counted_alike(a, b),
+                verdict::traffic(a) == verdict::traffic(b),
+                "{a:?} {b:?}"
+            );
+        }
+    }
+    assert!(verdict::is_counted_alike(&there, &other_client), "whoever the client is");
 }
 
 const COUNT: usize = 64;

@@ -165,6 +165,29 @@ pub fn reverse(flow: &Flow) -> FlowKey {
     }
 }
 
+/// Whether the packets of two flows are counted under the same ([`traffic`]).
+#[inline(always)]
+#[must_use]
+pub fn is_counted_alike(a: &Flow, b: &Flow) -> bool {
+    let backend = |flow: &Flow| {
+        if flow.flags & REPLY != 0 {
+            (flow.key.src, split(flow.key.ports).0)
+        } else {
+            (flow.dst, split(flow.ports).1)
+        }
+    };
+    let (([a0, a1], a_port), ([b0, b1], b_port)) = (backend(a), backend(b));
+    a.service == b.service
+        && a.flags & REPLY == b.flags & REPLY
+        && a0 == b0
+        && a1 == b1
+        && a_port[0] == b_port[0]
+        && a_port[1] == b_port[1]
+        && a.key.device == b.key.device
+        && a.device == b.device
+        && a.key.form() & UDP_FLOW == b.key.form() & UDP_FLOW
+}
+
 /// What the packets of a flow are counted under.
 #[inline(always)]
 #[must_use]

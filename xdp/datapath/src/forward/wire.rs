@@ -2,14 +2,14 @@
 
 /// Access to the `N` bytes of a header in words of native byte order. Offsets are constants; one that does not fit
 /// does not compile.
-pub(super) trait Words<const N: usize> {
+pub(crate) trait Words<const N: usize> {
     fn half<const AT: usize>(&self) -> u16;
     fn word<const AT: usize>(&self) -> u32;
     fn double<const AT: usize>(&self) -> u64;
 }
 
 /// Writing them.
-pub(super) trait WordsMut<const N: usize> {
+pub(crate) trait WordsMut<const N: usize> {
     fn set_half<const AT: usize>(&mut self, value: u16);
     fn set_word<const AT: usize>(&mut self, value: u32);
     fn set_double<const AT: usize>(&mut self, value: u64);
@@ -82,7 +82,7 @@ impl<const N: usize> WordsMut<N> for [u8; N] {
 
 /// The one's complement sum of words in 16 bits, RFC 1071. Its byte order is that of the words.
 #[inline(always)]
-pub(super) const fn fold(sum: u64) -> u16 {
+pub(crate) const fn fold(sum: u64) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);

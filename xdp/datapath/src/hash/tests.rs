@@ -15,6 +15,9 @@ fn packet(family: &Family, protocol: u8, src_port: u16) -> Packet {
         src_port: src_port.to_be_bytes(),
         dst_port: port::PLAIN.to_be_bytes(),
         protocol,
+        flags: 0,
+        network: 0,
+        transport: 0,
     }
 }
 

@@ -1,10 +1,23 @@
 use std::net::{IpAddr, SocketAddr};
 
-use super::{IPV4, IPV6, Packet, ethernet, network};
+use super::{IPV4, IPV6, Packet, flag};
 use crate::{
     abi::{Addr, Counter, TCP, UDP},
     testing::{Extension, Family, Layers, fixtures, port},
 };
+
+/// Without where the headers are and what flags they have, which has a test of its own.
+fn plain(packet: Result<Packet, Counter>) -> Result<Packet, Counter> {
+    packet.map(|packet| Packet { flags: 0, network: 0, transport: 0, ..packet })
+}
+
+fn ethernet(frame: &[u8]) -> Result<Packet, Counter> {
+    plain(super::ethernet(frame))
+}
+
+fn network(frame: &[u8], ether_type: [u8; 2], offset: usize) -> Result<Packet, Counter> {
+    plain(super::network(frame, ether_type, offset))
+}
 
 fn packet(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Packet {
     Packet {
@@ -14,6 +27,9 @@ fn packet(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Packet {
         src_port: src.port().to_be_bytes(),
         dst_port: dst.port().to_be_bytes(),
         protocol,
+        flags: 0,
+        network: 0,
+        transport: 0,
     }
 }
 
@@ -35,6 +51,30 @@ fn addresses_ports_and_protocol_are_read() {
             assert_eq!(network(&layers.network()[..], ether_type, 0), expected);
             assert_eq!(network(&layers.frame()[..], ether_type, 14), expected);
         }
+    }
+}
+
+#[test]
+fn headers_and_flags_are_found() {
+    for family in &Family::ALL {
+        let (src, dst) = ends(family);
+        let header = if family.client.is_ipv4() { 20 } else { 40 };
+        for (protocol, flags) in [(TCP, flag::SYN), (UDP, 0)] {
+            let layers = Layers::new(protocol, src, dst);
+            let packet = super::ethernet(&layers.frame()[..]).unwrap();
+            assert_eq!((packet.network, packet.transport, packet.flags), (14, 14 + header, flags));
+            let packet = super::ethernet(&layers.clone().tag(true).tag(false).frame()[..]).unwrap();
+            assert_eq!((packet.network, packet.transport, packet.flags), (22, 22 + header, flags));
+        }
+        let extended = match family.client.is_ipv4() {
+            true => Layers::new(TCP, src, dst).options(3),
+            false => Layers::new(TCP, src, dst).extension(Extension::HopByHop(1)),
+        };
+        let packet = super::ethernet(&extended.frame()[..]).unwrap();
+        assert_eq!(
+            (packet.network, packet.transport),
+            (14, 14 + header + if header == 20 { 12 } else { 16 })
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     abi::{
         Addr, CLASSES, CLUSTER_IP, Choice, Chunk, Counter, Frontend, FrontendKey, LOCAL, Label, MASQUERADE,
         MASQUERADE_MARK, NODE_PORT, POD_NETWORK, REFUSE, RESTRICTED, SERVICE_NETWORK, Source, SourceRange,
-        TCP, UDP, WITHHOLD,
+        TCP, UDP, VIP, WITHHOLD,
     },
     decide::Decision,
 };
@@ -81,6 +81,7 @@ fn fill(tables: &mut MemoryTables, family: &Family) {
     tables.addresses.insert(family.node.into(), NODE_PORT | LOCAL);
     tables.addresses.insert(family.private.into(), LOCAL);
     tables.addresses.insert(family.cluster_ip.into(), CLUSTER_IP);
+    tables.addresses.insert(family.vip.into(), VIP);
     let [services, pods] = family.networks();
     tables.networks.insert(services, SERVICE_NETWORK);
     tables.networks.insert(pods, POD_NETWORK);
@@ -236,8 +237,8 @@ impl Cases<'_> {
             ("VIP, torn table", vip, port::TORN, NO_BACKEND),
             // Not looked up here: `table inet portico` counts and drops a label without an element.
             ("VIP, missing backend", vip, port::NO_BACKEND, forward(GONE)),
-            ("VIP, unserved port", vip, port::UNSERVED, none),
-            ("VIP, port of a NodePort", vip, port::NODE, none),
+            ("VIP, unserved port", vip, port::UNSERVED, drop(Counter::UnservedVip)),
+            ("VIP, port of a NodePort", vip, port::NODE, drop(Counter::UnservedVip)),
             ("NodePort", node, port::NODE, masqueraded(ids[0])),
             ("NodePort, refused", node, port::NODE_REFUSED, REJECT),
             ("NodePort, withheld", node, port::NODE_WITHHELD, drop(Counter::Withhold)),

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::daemon::{
-    report::{CounterReport, Trouble},
+    report::{CounterReport, TrafficReport, Trouble},
     serve::exposition::prometheus,
 };
 
@@ -20,9 +20,22 @@ fn rejections_and_verdicts_are_told_with_their_reasons() {
             reason: "port \"0\"".to_owned(),
         }],
         counters: vec![CounterReport { hook: "tc".to_owned(), reason: "forward".to_owned(), count: 7 }],
+        traffic: vec![TrafficReport {
+            service: "default/web:http/tcp".to_owned(),
+            protocol: "tcp".to_owned(),
+            backend: "10.244.1.2:8080".to_owned(),
+            to: "client".to_owned(),
+            input: "eth1".to_owned(),
+            output: "eth0".to_owned(),
+            packets: 3,
+            bytes: 4_500,
+        }],
         ..Report::default()
     };
     let text = Metrics::new().text(&report).unwrap();
+    let labels = r#"{service="default/web:http/tcp",backend="10.244.1.2:8080",to="client",input="eth1",output="eth0"}"#;
+    has(&text, &format!("portico_forwarded_packets_total{labels} 3"));
+    has(&text, &format!("portico_forwarded_bytes_total{labels} 4500"));
     has(&text, "portico_synced 1");
     has(
         &text,

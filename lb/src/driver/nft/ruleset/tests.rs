@@ -76,9 +76,23 @@ fn blocks_do_not_depend_on_their_order() {
 
 #[test]
 fn every_counter_is_declared_once_and_used() {
-    let text = create();
+    let text = create(Synproxy::On);
     for counter in counter::ALL {
         assert_eq!(text.matches(&format!("add counter {TABLE} {counter}\n")).count(), 1);
         assert!(text.contains(&format!("counter name {counter} ")), "{counter}");
     }
+}
+
+/// Where they are chosen by hand in rules.
+#[test]
+fn handshakes_have_labels_that_no_backend_and_no_verdict_has() {
+    assert_eq!(handshake::labels(), "4000:10-7fff:ffff");
+    for label in [Label::REJECT, Label::DROP, Label::PROBE] {
+        assert!(label.0 >= 2 * Label::HANDSHAKE);
+    }
+    for mark in [0, MASQUERADE_MARK] {
+        let label = Label(Label::RESERVED - 1).handshake(mark).0;
+        assert!((Label::HANDSHAKE + Label::FIRST..2 * Label::HANDSHAKE).contains(&label), "{label:x}");
+    }
+    assert!(!create(Synproxy::Absent).contains("synproxy"));
 }

@@ -6,7 +6,7 @@ use super::super::*;
 use crate::{
     convert::Converted,
     model::{
-        Conditions, Endpoint, Protocol, Service as ServiceObject, ServicePort, Slice, SlicePort,
+        Conditions, Endpoint, GuardWish, Protocol, Service as ServiceObject, ServicePort, Slice, SlicePort,
         TrafficPolicy,
     },
     plan::{MaglevSpec, kernel::QUARANTINE},
@@ -270,6 +270,7 @@ pub(super) fn service(service: &str, n: u8) -> ServiceObject {
         external_policy: TrafficPolicy::Cluster,
         internal_policy: TrafficPolicy::Cluster,
         affinity: None,
+        guard: GuardWish::default(),
         source_ranges: Vec::new(),
         health_check_node_port: None,
         ports: vec![port("", Protocol::Tcp, 80)],
