@@ -1,7 +1,8 @@
 //! What Portico costs: its programs a packet, its plan and drivers a change, its daemon in memory.
 //!
-//! Each section prints tables of medians with the range they were found in, and can be run alone. Nothing touches the
-//! network namespace, the pins or the cgroups of the machine itself.
+//! Each section prints tables of medians with the range they were found in, and can be run alone. Nothing but
+//! `generate`, which is told to, and `nf_conntrack_max`, for as long as more flows need it, touches the network namespace,
+//! the pins or the cgroups of the machine itself.
 
 mod aim;
 mod daemon;
@@ -10,6 +11,7 @@ mod delay;
 mod generator;
 mod growth;
 mod host;
+mod limits;
 mod maglev;
 mod memory;
 mod plan;
@@ -19,6 +21,7 @@ mod rig;
 mod ruleset;
 mod scene;
 mod stats;
+mod sweep;
 mod variants;
 mod workload;
 
@@ -41,7 +44,8 @@ use crate::{
 
 /// Measures what Portico's programs, plan, drivers and daemon cost.
 ///
-/// Needs root: programs are loaded and run, and network namespaces made, all of which are gone at the end.
+/// Needs root: programs are loaded and run, and network namespaces made, all of which are gone at the end, after an
+/// interruption too.
 #[derive(Debug, Parser)]
 #[command(name = "portico-bench", version)]
 struct Options {
@@ -63,9 +67,11 @@ struct Options {
     /// More of everything: IPv6, more rounds, more services. Takes an hour rather than minutes.
     #[arg(long)]
     full: bool,
-    /// Numbers of established flows [default: 1,1000,100000].
-    #[arg(long, value_name = "N", value_delimiter = ',')]
-    flows: Option<Vec<u32>>,
+    #[command(flatten)]
+    packets: datapath::Arguments,
+    /// What makes packets.
+    #[arg(long, value_enum, default_value_t = generator::Kind::Auto)]
+    generator: generator::Kind,
     /// Only these ways through the gateway [default: all].
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     variants: Vec<Variant>,
@@ -75,12 +81,6 @@ struct Options {
     /// How long a turn takes.
     #[arg(long, value_name = "MS", default_value_t = 200)]
     turn_ms: u64,
-    /// Bytes of a frame, without its checksum.
-    #[arg(long, value_name = "BYTES", default_value_t = 60)]
-    size: usize,
-    /// Datagrams in place of TCP segments.
-    #[arg(long)]
-    udp: bool,
     /// The binary that sections run [default: portico beside this program].
     #[arg(long, value_name = "PATH")]
     portico: Option<PathBuf>,
@@ -88,7 +88,7 @@ struct Options {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Choice {
-    /// All sections, in less than three minutes.
+    /// All sections, in less than ten minutes.
     All,
     /// Nanoseconds a packet of the XDP and tc programs.
     Programs,
@@ -118,13 +118,12 @@ impl Options {
 
     fn extent(&self) -> datapath::Extent {
         datapath::Extent {
-            flows: self.flows.clone().unwrap_or_else(|| vec![1, 1_000, 100_000]),
+            arguments: self.packets.clone(),
+            full: self.full,
             rounds: self.rounds,
             turn: std::time::Duration::from_millis(self.turn_ms),
-            families: if self.full { vec![Family::V4, Family::V6] } else { vec![Family::V4] },
-            size: self.size,
-            udp: self.udp,
             variants: self.variants(),
+            generator: self.generator,
         }
     }
 
@@ -132,9 +131,13 @@ impl Options {
         let most = if self.full { 10_000 } else { 1_000 };
         growth::Extent {
             services: [1, 100, 1_000, 10_000].into_iter().filter(|services| *services <= most).collect(),
-            rounds: self.rounds.min(3),
+            rounds: self.rounds.min(if self.full { self.rounds } else { 3 }),
             turn: std::time::Duration::from_millis(self.turn_ms),
+            new: if self.full { 100_000 } else { 50_000 },
+            floods: if self.full { 3 } else { 1 },
+            masquerade: self.packets.masquerade,
             variants: self.variants(),
+            generator: self.generator,
         }
     }
 
@@ -148,6 +151,7 @@ impl Options {
             rounds: self.rounds.min(3),
             turn: std::time::Duration::from_millis(self.turn_ms),
             variants: self.variants(),
+            generator: self.generator,
         }
     }
 
@@ -165,6 +169,7 @@ fn main() -> anyhow::Result<()> {
         "--services times --endpoints is to be 1 to {}",
         room.end()
     );
+    sweep::install()?;
     let endpoints = options.endpoints;
     let sizes: Vec<Size> = options.services.iter().map(|&services| Size { services, endpoints }).collect();
     let cpu = host::pin(options.cpu)?;

@@ -28,6 +28,9 @@ pub(crate) struct Section {
     /// Single measurements, for the CSV file.
     #[serde(skip)]
     pub(crate) samples: Vec<Vec<(&'static str, Cell)>>,
+    /// Distributions in ns, by what was measured, the variant and the load: `latency/Portico, fast path/100000 pps`.
+    #[serde(skip)]
+    pub(crate) histograms: Vec<(String, hdrhistogram::Histogram<u64>)>,
 }
 
 /// A table; its first column names the row.

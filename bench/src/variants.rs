@@ -58,6 +58,11 @@ impl Variant {
         !matches!(self, Self::Drop | Self::Redirect | Self::Route)
     }
 
+    /// Whether `portico run` does it.
+    pub(crate) const fn is_portico(self) -> bool {
+        matches!(self, Self::FastPath | Self::FastPathUncached | Self::XdpDecides | Self::TcOnly)
+    }
+
     /// Options of `portico run` for it; those that the binary knows, where they only say what it does anyway.
     pub(crate) fn options(self, help: &str) -> Vec<&'static str> {
         let wanted: &[[&'static str; 2]] = match self {

@@ -23,8 +23,22 @@ pub(crate) fn histogram() -> anyhow::Result<Histogram<u64>> {
 /// Counts by bucket, in a histogram.
 pub(crate) fn of(counts: &[u64]) -> anyhow::Result<Histogram<u64>> {
     let mut all = histogram()?;
-    for (bucket, count) in (0..).zip(counts) {
+    // Recording nothing of a value would still make it the largest.
+    for (bucket, count) in (0..).zip(counts).filter(|(_, count)| **count > 0) {
         all.saturating_record_n(value(bucket), *count);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_counted_is_there() {
+        let mut counts = vec![0; 500];
+        counts[100] = 3;
+        let all = of(&counts).unwrap();
+        assert_eq!((all.len(), all.min(), all.max()), (3, 100, 100));
+    }
 }
