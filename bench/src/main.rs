@@ -8,10 +8,12 @@ mod aim;
 mod daemon;
 mod datapath;
 mod delay;
+mod disruption;
 mod generator;
 mod growth;
 mod host;
 mod limits;
+mod load;
 mod maglev;
 mod memory;
 mod plan;
@@ -81,6 +83,9 @@ struct Options {
     /// How long a turn takes.
     #[arg(long, value_name = "MS", default_value_t = 200)]
     turn_ms: u64,
+    /// Connections that stay open, for disruption.
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    connections: u32,
     /// The binary that sections run [default: portico beside this program].
     #[arg(long, value_name = "PATH")]
     portico: Option<PathBuf>,
@@ -104,6 +109,8 @@ enum Choice {
     Growth,
     /// How late packets arrive at several loads.
     Latency,
+    /// Connections that break or stand still when backends change, the daemon restarts or somebody flushes.
+    Disruption,
 }
 
 impl Options {
@@ -155,6 +162,16 @@ impl Options {
         }
     }
 
+    fn disruption(&self) -> disruption::Extent {
+        disruption::Extent {
+            connections: self.connections,
+            window: std::time::Duration::from_millis(if self.full { 5_000 } else { 2_000 }),
+            rounds: if self.full { 3 } else { 1 },
+            families: if self.full { vec![Family::V4, Family::V6] } else { vec![Family::V4] },
+            variants: self.variants(),
+        }
+    }
+
     fn variants(&self) -> Vec<Variant> {
         if self.variants.is_empty() { Variant::ALL.to_vec() } else { self.variants.clone() }
     }
@@ -200,6 +217,10 @@ fn main() -> anyhow::Result<()> {
     if wanted(Choice::Latency) {
         let binaries = Binaries::new(options.binary()?)?;
         report.add(delay::measure(&options.delay(), &binaries, cpu).context("latency")?);
+    }
+    if wanted(Choice::Disruption) {
+        let binaries = Binaries::new(options.binary()?)?;
+        report.add(disruption::measure(&options.disruption(), &binaries).context("disruption")?);
     }
     report.finish();
     write!(std::io::stdout().lock(), "{report}")?;

@@ -10,6 +10,7 @@
 //! GRO, as NICs do, and as a veth needs to accept frames from XDP at its other end.
 
 pub(crate) mod gateway;
+pub(crate) mod hosts;
 pub(crate) mod objects;
 
 use std::{
