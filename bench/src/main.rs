@@ -22,6 +22,7 @@ mod report;
 mod rig;
 mod ruleset;
 mod scene;
+mod sockets;
 mod stats;
 mod sweep;
 mod variants;
@@ -83,6 +84,8 @@ struct Options {
     /// How long a turn takes.
     #[arg(long, value_name = "MS", default_value_t = 200)]
     turn_ms: u64,
+    #[command(flatten)]
+    agent: sockets::Agent,
     /// Connections that stay open, for disruption.
     #[arg(long, value_name = "N", default_value_t = 300)]
     connections: u32,
@@ -109,6 +112,8 @@ enum Choice {
     Growth,
     /// How late packets arrive at several loads.
     Latency,
+    /// Connections and requests a second by real sockets, and how long connect takes on the gateway.
+    Sockets,
     /// Connections that break or stand still when backends change, the daemon restarts or somebody flushes.
     Disruption,
 }
@@ -162,6 +167,19 @@ impl Options {
         }
     }
 
+    fn sockets(&self) -> sockets::Extent {
+        sockets::Extent {
+            workers: 32,
+            requests: if self.full { vec![1_000, 5_000, 10_000, 20_000] } else { vec![5_000] },
+            connections: if self.full { vec![500, 1_000, 2_000, 4_000] } else { vec![1_000] },
+            rounds: if self.full { self.rounds } else { 3 },
+            turn: std::time::Duration::from_millis(if self.full { 1_000 } else { 500 }),
+            connects: 1_000,
+            families: if self.full { vec![Family::V4, Family::V6] } else { vec![Family::V4] },
+            variants: self.variants(),
+        }
+    }
+
     fn disruption(&self) -> disruption::Extent {
         disruption::Extent {
             connections: self.connections,
@@ -179,6 +197,9 @@ impl Options {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    if options.agent.run()? {
+        return Ok(());
+    }
     ensure!(nix::unistd::geteuid().is_root(), "programs are loaded into the kernel, which takes root");
     let room = 1..=workload::MAX_ENDPOINTS;
     ensure!(
@@ -217,6 +238,10 @@ fn main() -> anyhow::Result<()> {
     if wanted(Choice::Latency) {
         let binaries = Binaries::new(options.binary()?)?;
         report.add(delay::measure(&options.delay(), &binaries, cpu).context("latency")?);
+    }
+    if wanted(Choice::Sockets) {
+        let binaries = Binaries::new(options.binary()?)?;
+        report.add(sockets::measure(&options.sockets(), &binaries).context("sockets")?);
     }
     if wanted(Choice::Disruption) {
         let binaries = Binaries::new(options.binary()?)?;
