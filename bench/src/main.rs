@@ -19,6 +19,7 @@ mod memory;
 mod plan;
 mod programs;
 mod report;
+mod resources;
 mod rig;
 mod ruleset;
 mod scene;
@@ -112,6 +113,8 @@ enum Choice {
     Growth,
     /// How late packets arrive at several loads.
     Latency,
+    /// CPU at several loads, and memory as flows and services become more.
+    Resources,
     /// Connections and requests a second by real sockets, and how long connect takes on the gateway.
     Sockets,
     /// Connections that break or stand still when backends change, the daemon restarts or somebody flushes.
@@ -162,6 +165,20 @@ impl Options {
             },
             rounds: self.rounds.min(3),
             turn: std::time::Duration::from_millis(self.turn_ms),
+            variants: self.variants(),
+            generator: self.generator,
+        }
+    }
+
+    fn resources(&self) -> resources::Extent {
+        let most = |short, full| if self.full { full } else { short };
+        let up_to = |all: &[u32], most| all.iter().copied().filter(|number| *number <= most).collect();
+        resources::Extent {
+            loads: vec![100_000, 300_000, 1_000_000],
+            rounds: most(3, 5),
+            turn: std::time::Duration::from_millis(most(300, 1_000).into()),
+            flows: up_to(&[1, 1_000, 100_000, 1_000_000], most(100_000, 1_000_000)),
+            services: up_to(&[1, 100, 1_000, 10_000], most(1_000, 10_000)),
             variants: self.variants(),
             generator: self.generator,
         }
@@ -238,6 +255,10 @@ fn main() -> anyhow::Result<()> {
     if wanted(Choice::Latency) {
         let binaries = Binaries::new(options.binary()?)?;
         report.add(delay::measure(&options.delay(), &binaries, cpu).context("latency")?);
+    }
+    if wanted(Choice::Resources) {
+        let binaries = Binaries::new(options.binary()?)?;
+        report.add(resources::measure(&options.resources(), &binaries, cpu).context("resources")?);
     }
     if wanted(Choice::Sockets) {
         let binaries = Binaries::new(options.binary()?)?;
