@@ -9,6 +9,7 @@ mod daemon;
 mod datapath;
 mod delay;
 mod disruption;
+mod generate;
 mod generator;
 mod growth;
 mod host;
@@ -93,6 +94,8 @@ struct Options {
     /// The binary that sections run [default: portico beside this program].
     #[arg(long, value_name = "PATH")]
     portico: Option<PathBuf>,
+    #[command(flatten)]
+    generate: generate::Arguments,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -119,6 +122,8 @@ enum Choice {
     Sockets,
     /// Connections that break or stand still when backends change, the daemon restarts or somebody flushes.
     Disruption,
+    /// Only makes packets, on an interface of this network namespace (not one of all).
+    Generate,
 }
 
 impl Options {
@@ -267,6 +272,10 @@ fn main() -> anyhow::Result<()> {
     if wanted(Choice::Disruption) {
         let binaries = Binaries::new(options.binary()?)?;
         report.add(disruption::measure(&options.disruption(), &binaries).context("disruption")?);
+    }
+    if options.section == Choice::Generate {
+        let Options { generate, packets, generator, .. } = &options;
+        report.add(generate::measure(generate, packets, *generator, cpu).context("generate")?);
     }
     report.finish();
     write!(std::io::stdout().lock(), "{report}")?;
