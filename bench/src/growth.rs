@@ -42,8 +42,14 @@ const IPTABLES: u32 = 1_000;
 /// Bytes of a frame.
 const SIZE: usize = 60;
 /// Ways that choose endpoints.
-const VARIANTS: [Variant; 5] =
-    [Variant::FastPath, Variant::XdpDecides, Variant::TcOnly, Variant::Nftables, Variant::Iptables];
+const VARIANTS: [Variant; 6] = [
+    Variant::FastPath,
+    Variant::XdpDecides,
+    Variant::TcOnly,
+    Variant::Nftables,
+    Variant::Iptables,
+    Variant::KubeProxy,
+];
 
 /// How much to measure.
 #[derive(Clone, Debug)]

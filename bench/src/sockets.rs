@@ -27,7 +27,7 @@ const ENDPOINTS: u32 = 10;
 /// How long a load runs before it counts.
 const LEAD: Duration = Duration::from_millis(100);
 /// The least way, and those that choose endpoints.
-const VARIANTS: [Variant; 7] = [
+const VARIANTS: [Variant; 8] = [
     Variant::Route,
     Variant::FastPath,
     Variant::FastPathUncached,
@@ -35,6 +35,7 @@ const VARIANTS: [Variant; 7] = [
     Variant::TcOnly,
     Variant::Nftables,
     Variant::Iptables,
+    Variant::KubeProxy,
 ];
 /// Percentiles in the tables.
 pub(super) const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];

@@ -11,7 +11,11 @@ use anyhow::{Context as _, ensure};
 use nix::net::if_::if_nametoindex;
 use portico::lab::{Cgroup, Daemon, Netns, Options, Workspace, XdpMode, manifest::Manifests};
 
-use super::{FAR, MACS, NEAR, objects::Services};
+use super::{
+    FAR, MACS, NEAR,
+    kube_proxy::{self, KubeProxy},
+    objects::Services,
+};
 use crate::{
     generator::{
         End,
@@ -47,6 +51,7 @@ impl Binaries {
             Variant::Iptables if !runs("iptables-nft-restore") => {
                 Some("iptables-nft-restore is not installed (apt-get install iptables)".to_owned())
             }
+            Variant::KubeProxy => kube_proxy::lack(),
             _ => variant.lacks(&self.help),
         }
     }
@@ -66,6 +71,8 @@ pub(crate) enum Gateway {
     Redirect { _end: Box<End> },
     /// `portico run`.
     Portico(Box<Portico>),
+    /// kube-proxy.
+    KubeProxy { _proxy: Box<KubeProxy> },
 }
 
 /// Fields are dropped in this order.
@@ -123,6 +130,7 @@ impl Gateway {
                 feed(ns, program, &[], &ruleset::iptables(services))?;
                 Self::Kernel
             }
+            Variant::KubeProxy => Self::KubeProxy { _proxy: Box::new(KubeProxy::start(ns, services)?) },
             _ => Self::portico(variant, services, ns, interfaces, binaries)?,
         })
     }

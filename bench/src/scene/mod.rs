@@ -11,6 +11,7 @@
 
 pub(crate) mod gateway;
 pub(crate) mod hosts;
+mod kube_proxy;
 pub(crate) mod objects;
 
 use std::{
