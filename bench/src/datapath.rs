@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     /// Numbers of established flows [default: 1,1000,100000; with --full, 1000000 too].
     #[arg(long, value_name = "N", value_delimiter = ',')]
     flows: Option<Vec<u32>>,
-    /// Address families of packets [default: v4; with --full, both].
+    /// Address families, for sockets and disruption too [default: v4; with --full, both].
     #[arg(long, value_name = "FAMILY", value_delimiter = ',')]
     family: Vec<Family>,
     /// Their protocols [default: tcp; with --full, both].
@@ -56,6 +56,15 @@ impl Arguments {
     /// The first protocol.
     pub(crate) fn transport(&self) -> Transport {
         self.protocol.first().copied().unwrap_or(Transport::Tcp)
+    }
+
+    /// The families: both in a full run, if not said otherwise.
+    pub(crate) fn families(&self, full: bool) -> Vec<Family> {
+        match self.family.as_slice() {
+            [] if full => vec![Family::V4, Family::V6],
+            [] => vec![Family::V4],
+            given => given.to_vec(),
+        }
     }
 
     /// The first number of flows.
@@ -108,18 +117,14 @@ pub(crate) struct Extent {
 impl Extent {
     /// Families and protocols, and how many flows of them.
     fn kinds(&self) -> Vec<(Family, Transport, Vec<u32>)> {
-        let Arguments { flows, family, protocol, .. } = &self.arguments;
-        let pick = |given: &[Family]| match given {
-            [] if self.full => vec![Family::V4, Family::V6],
-            [] => vec![Family::V4],
-            given => given.to_vec(),
-        };
+        let Arguments { flows, protocol, .. } = &self.arguments;
         let protocols = match protocol.as_slice() {
             [] if self.full => vec![Transport::Tcp, Transport::Udp],
             [] => vec![Transport::Tcp],
             given => given.to_vec(),
         };
-        let kinds = pick(family).into_iter().flat_map(|f| protocols.iter().map(move |p| (f, *p)));
+        let families = self.arguments.families(self.full);
+        let kinds = families.into_iter().flat_map(|f| protocols.iter().map(move |p| (f, *p)));
         let kinds = kinds.enumerate().map(|(n, (family, protocol))| {
             // A million takes minutes, and so is for the first kind alone.
             let most = if self.full && n == 0 { MILLION } else { MILLION - 1 };

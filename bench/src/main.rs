@@ -39,13 +39,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use clap::{Parser, ValueEnum};
 
-use crate::{
-    host::Host,
-    report::Report,
-    scene::{gateway::Binaries, objects::Family},
-    variants::Variant,
-    workload::Size,
-};
+use crate::{host::Host, report::Report, scene::gateway::Binaries, variants::Variant, workload::Size};
 
 /// Measures what Portico's programs, plan, drivers and daemon cost.
 ///
@@ -197,7 +191,7 @@ impl Options {
             rounds: if self.full { self.rounds } else { 3 },
             turn: std::time::Duration::from_millis(if self.full { 1_000 } else { 500 }),
             connects: 1_000,
-            families: if self.full { vec![Family::V4, Family::V6] } else { vec![Family::V4] },
+            families: self.packets.families(self.full),
             variants: self.variants(),
         }
     }
@@ -207,7 +201,7 @@ impl Options {
             connections: self.connections,
             window: std::time::Duration::from_millis(if self.full { 5_000 } else { 2_000 }),
             rounds: if self.full { 3 } else { 1 },
-            families: if self.full { vec![Family::V4, Family::V6] } else { vec![Family::V4] },
+            families: self.packets.families(self.full),
             variants: self.variants(),
         }
     }
