@@ -28,7 +28,7 @@ pub(crate) struct Setting {
 }
 
 impl Conditions {
-    pub(crate) fn look(matches: &ArgMatches, portico: Option<&Path>) -> Self {
+    pub(crate) fn look(command: &clap::Command, matches: &ArgMatches, portico: Option<&Path>) -> Self {
         let mut words: Vec<String> = env::args().map(|word| quoted(&word)).collect();
         if let Some(name) = words.first_mut() {
             env!("CARGO_PKG_NAME").clone_into(name);
@@ -42,20 +42,22 @@ impl Conditions {
             if cfg!(debug_assertions) { "portico-bench built for debugging" } else { "release build" };
         Self {
             command: words.join(" "),
-            settings: settings(matches),
+            settings: settings(command, matches),
             versions: portico.into_iter().chain([compiler, build.to_owned()]).collect(),
         }
     }
 }
 
-/// All options that have a value, whoever gave it.
-fn settings(matches: &ArgMatches) -> Vec<Setting> {
-    // Groups of options are named after their types.
-    let ids = matches.ids().map(|id| id.as_str()).filter(|id| id.starts_with(|c: char| c.is_lowercase()));
-    let settings = ids.filter_map(|id| {
+/// All options that have a value, whoever gave it; those of one section alone only if somebody did.
+fn settings(command: &clap::Command, matches: &ArgMatches) -> Vec<Setting> {
+    let settings = command.get_arguments().filter(|option| !option.is_hide_set()).filter_map(|option| {
+        let id = option.get_id().as_str();
         let values = matches.try_get_raw(id).ok()??;
         let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
         let default = matches.value_source(id) == Some(ValueSource::DefaultValue);
+        if default && option.get_help_heading().is_some() {
+            return None;
+        }
         Some(Setting { name: id.replace('_', "-"), value: values.join(","), default })
     });
     settings.collect()

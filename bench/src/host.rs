@@ -125,6 +125,11 @@ pub(crate) fn pin(cpu: Option<usize>) -> anyhow::Result<usize> {
     Ok(cpu)
 }
 
+/// How many CPUs this process may run on, counted from 0.
+pub(crate) fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Lets this thread run anywhere again.
 pub(crate) fn unpin() -> anyhow::Result<()> {
     let mut all = CpuSet::new();

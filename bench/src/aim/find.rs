@@ -108,9 +108,9 @@ pub(super) const AIMS: &[Aim] = &[
         "growth",
         |r| {
             let protocols = ["tcp", "udp"].into_iter().filter_map(|protocol| {
-                let portico = growth(r, "new", protocol, Variant::FastPath, 1e4)?;
-                let nftables = growth(r, "new", protocol, Variant::Nftables, 1e4)?;
-                Some(Found { range: over(nftables, portico), at: protocol.to_uppercase() })
+                let portico = ("new", protocol, Variant::FastPath, 1e4);
+                let range = growth(r, ("new", protocol, Variant::Nftables, 1e4), portico)?;
+                Some(Found { range, at: protocol.to_uppercase() })
             });
             least(protocols)
         },
@@ -121,9 +121,8 @@ pub(super) const AIMS: &[Aim] = &[
         Unit::Times,
         "growth",
         |r| {
-            let [one, many] =
-                [1.0, 1e4].map(|services| growth(r, "established", "tcp", Variant::FastPath, services));
-            Some(Found { range: over(many?, one?), at: String::new() })
+            let [one, many] = [1.0, 1e4].map(|services| ("established", "tcp", Variant::FastPath, services));
+            found(growth(r, many, one)?)
         },
     ),
     aim("SYN flood with cookies, against XDP_DROP", Need::AtLeast(0.7), Unit::Percent, "flood", |r| {
@@ -214,27 +213,37 @@ fn speed(report: &Report, flows: f64, to: Variant) -> Option<Found> {
     least(families)
 }
 
-/// Nanoseconds a packet of a variant with so many services.
-fn growth(report: &Report, what: &str, protocol: &str, variant: Variant, services: f64) -> Option<Range> {
-    let samples = records(report, "growth").filter(|sample| {
-        sample.text("what") == Some(what)
-            && sample.text("protocol").is_some_and(|other| other.eq_ignore_ascii_case(protocol))
-            && sample.text("variant") == Some(variant.name())
-            && sample.number("services") == Some(services)
+/// Turns of growth: what packets were, their protocol, a variant, and how many services it had.
+type Turns = (&'static str, &'static str, Variant, f64);
+
+/// The time of a packet by that of others, of the same rounds.
+fn growth(report: &Report, turns: Turns, by: Turns) -> Option<Range> {
+    let of = |(what, protocol, variant, services): Turns| {
+        let samples = records(report, "growth").filter(move |sample| {
+            sample.text("what") == Some(what)
+                && sample.text("protocol").is_some_and(|other| other.eq_ignore_ascii_case(protocol))
+                && sample.text("variant") == Some(variant.name())
+                && sample.number("services") == Some(services)
+        });
+        samples.filter_map(|sample| Some((sample.number("round")?, sample.number("ns_per_packet")?)))
+    };
+    let ratios = of(turns).filter_map(|(round, own)| {
+        let (_, other) = of(by).find(|(other, _)| *other == round)?;
+        Some(own / other)
     });
-    Range::of(samples.filter_map(|sample| sample.number("ns_per_packet")).collect())
+    Range::of(ratios.collect())
 }
 
 /// New flows as services become more, the worst of all: none if 10,000 were not tried.
 fn openings(report: &Report) -> Option<Found> {
     let mut all = Vec::new();
     for protocol in ["tcp", "udp"] {
-        let nftables = growth(report, "new", protocol, Variant::Nftables, 1.0);
+        let nftables = ("new", protocol, Variant::Nftables, 1.0);
         for services in [1.0, 1e2, 1e3, 1e4] {
-            let portico = growth(report, "new", protocol, Variant::FastPath, services);
-            let Some((portico, nftables)) = portico.zip(nftables) else { continue };
+            let portico = ("new", protocol, Variant::FastPath, services);
+            let Some(range) = growth(report, nftables, portico) else { continue };
             let at = format!("{}, {services} services", protocol.to_uppercase());
-            all.push((services, Found { range: over(nftables, portico), at }));
+            all.push((services, Found { range, at }));
         }
     }
     let complete = all.iter().any(|(services, _)| *services >= 1e4);

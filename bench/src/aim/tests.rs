@@ -88,6 +88,7 @@ fn growth_takes_ten_thousand_services() {
             ("protocol", "tcp".into()),
             ("services", services.into()),
             ("variant", variant.name().into()),
+            ("round", 1_u64.into()),
             ("ns_per_packet", nanoseconds.into()),
         ]
     };

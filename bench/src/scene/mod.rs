@@ -10,6 +10,8 @@
 //! GRO, as NICs do, and as a veth needs to accept frames from XDP at its other end.
 
 pub(crate) mod gateway;
+pub(crate) mod hosts;
+mod kube_proxy;
 pub(crate) mod objects;
 
 use std::{
@@ -58,9 +60,14 @@ pub(crate) struct Passed {
 }
 
 impl Passed {
-    /// Nanoseconds for each packet that arrived.
+    /// Nanoseconds of the CPU for each packet that arrived.
     pub(crate) fn nanoseconds(&self) -> f64 {
-        self.sent.elapsed.as_nanos() as f64 / self.arrived.max(1) as f64
+        self.sent.elapsed.as_nanos() as f64 * self.sent.share / self.arrived.max(1) as f64
+    }
+
+    /// Share of the CPU's time that other processes had, in percent.
+    pub(crate) fn others(&self) -> f64 {
+        100.0 * (1.0 - self.sent.share)
     }
 
     /// Share that did not arrive, in percent.
@@ -106,7 +113,7 @@ impl Scene {
             End::sink(NEAR, config)
         })??;
         let interface = client.run(|| if_nametoindex(NEAR))?.context("the client has no interface")?;
-        let gateway = Gateway::start(variant, &services, &middle, binaries)
+        let gateway = Gateway::start(variant, &services, &middle, &[NEAR, FAR], binaries)
             .with_context(|| format!("cannot set up {}", variant.name()))?;
         Ok(Self { variant, services, gateway, near, far, client, middle, _backend: backend, interface, cpu })
     }
@@ -209,8 +216,7 @@ impl Scene {
 
     /// Empties the gateway's conntrack.
     pub(crate) fn forget(&self) -> anyhow::Result<()> {
-        let output = self.middle.command("conntrack").arg("-F").output().context("cannot run conntrack")?;
-        ensure!(output.status.success(), "conntrack -F: {}", String::from_utf8_lossy(&output.stderr));
+        flush(&self.middle)?;
         let began = Instant::now();
         // Of the kernel's own, ICMPv6 for one, there may be a few at any time.
         while self.flows()? > 10 {
@@ -248,6 +254,13 @@ impl Scene {
             |line: &&str| line.contains("[ASSURED]") && (self.services.udp || line.contains("ESTABLISHED"));
         Ok(text.lines().filter(good).count())
     }
+}
+
+/// Tells a namespace's conntrack to forget all it knows.
+fn flush(ns: &Netns) -> anyhow::Result<()> {
+    let output = ns.command("conntrack").arg("-F").output().context("cannot run conntrack")?;
+    ensure!(output.status.success(), "conntrack -F: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 fn networks(v4: &str, bits: u8, v6: &str) -> Sink {
