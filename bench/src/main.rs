@@ -10,6 +10,7 @@ mod daemon;
 mod datapath;
 mod delay;
 mod disruption;
+mod flood;
 mod generate;
 mod generator;
 mod growth;
@@ -116,6 +117,10 @@ fn main() -> anyhow::Result<()> {
     if wanted(Choice::Disruption) {
         let binaries = Binaries::new(options.binary()?)?;
         report.add(disruption::measure(&options.disruption(), &binaries).context("disruption")?);
+    }
+    if wanted(Choice::Flood) {
+        let binaries = Binaries::new(options.binary()?)?;
+        report.add(flood::measure(&options.flood(), &binaries, cpu).context("flood")?);
     }
     if wanted(Choice::Generate) {
         let Options { generate, packets, generator, .. } = &options;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    datapath, delay, disruption, generate, generator, growth, resources, sockets, variants::Variant,
+    datapath, delay, disruption, flood, generate, generator, growth, resources, sockets, variants::Variant,
 };
 
 /// Measures what Portico's programs, plan, drivers and daemon cost.
@@ -109,6 +109,8 @@ pub(crate) enum Choice {
     Sockets,
     /// Connections that break or stand still when backends change, the daemon restarts or somebody flushes.
     Disruption,
+    /// A flood of SYNs against one service: what one costs, and whether real clients connect meanwhile.
+    Flood,
     /// Only makes packets, on an interface of this network namespace (not one of all).
     Generate,
 }
@@ -199,6 +201,18 @@ impl Options {
         }
     }
 
+    pub(crate) fn flood(&self) -> flood::Extent {
+        flood::Extent {
+            rounds: self.rounds.min(if self.full { self.rounds } else { 3 }),
+            turn: Duration::from_millis(if self.full { 2_000 } else { 1_000 }),
+            rate: 200_000,
+            floods: if self.full { 3 } else { 1 },
+            connects: 50,
+            variants: self.variants(),
+            generator: self.generator,
+        }
+    }
+
     /// The sections asked for, in the order of their turns.
     pub(crate) fn wanted(&self) -> impl Iterator<Item = Choice> {
         let all = self.sections.contains(&Choice::All);
@@ -224,6 +238,7 @@ impl Options {
             Choice::Resources => self.resources().expected(),
             Choice::Sockets => self.sockets().expected(),
             Choice::Disruption => self.disruption().expected(),
+            Choice::Flood => self.flood().expected(),
             Choice::Generate => self.generate.expected(),
         }
     }

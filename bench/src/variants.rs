@@ -92,7 +92,7 @@ impl Variant {
 }
 
 /// Whether a help text has an option.
-fn knows(help: &str, flag: &str) -> bool {
+pub(crate) fn knows(help: &str, flag: &str) -> bool {
     help.split_whitespace()
         .any(|word| word.trim_end_matches([',', ']']).split(['=', '[']).next() == Some(flag))
 }

@@ -2,6 +2,7 @@
 
 use super::{Aim, Found, Need, Unit};
 use crate::{
+    flood::COOKIES,
     report::{Record, Report},
     stats::Range,
     variants::Variant,
@@ -126,13 +127,16 @@ pub(super) const AIMS: &[Aim] = &[
         },
     ),
     aim("SYN flood with cookies, against XDP_DROP", Need::AtLeast(0.7), Unit::Percent, "flood", |r| {
-        // Rows of packets a second that are answered or dropped, one with cookies and one of XDP_DROP.
-        let records = || records(r, "flood").filter(|record| record.text("variant").is_some());
-        let packets = |name: &str| {
-            records().find(|record| record.text("variant") == Some(name))?.range("Mpps per core")
+        let of = |name: &'static str| {
+            let turns = records(r, "flood")
+                .filter(move |turn| turn.text("what") == Some("rate") && turn.text("variant") == Some(name));
+            turns.filter_map(|turn| Some((turn.number("round")?, turn.number("ns_per_packet")?)))
         };
-        let cookies = packets("Portico, SYN cookies")?;
-        Some(Found { range: over(cookies, packets(Variant::Drop.name())?), at: String::new() })
+        let ratios = of(COOKIES).filter_map(|(round, own)| {
+            let (_, other) = of(Variant::Drop.name()).find(|(other, _)| *other == round)?;
+            Some(other / own)
+        });
+        found(Range::of(ratios.collect())?)
     }),
     aim(
         "Maglev, largest share of a backend (100 slots each)",
@@ -267,11 +271,6 @@ fn large(report: &Report, section: &str, what: &str, unit: &str) -> Option<Range
             && sample.number("endpoints") == Some(LARGE.1)
     });
     Range::of(samples.filter_map(|sample| sample.number(unit)).collect())
-}
-
-/// A ratio of figures that were not taken in pairs: of the medians, and as far as the ranges allow.
-fn over(a: Range, b: Range) -> Range {
-    Range { median: a.median / b.median, min: a.min / b.max, max: a.max / b.min, count: a.count.min(b.count) }
 }
 
 fn scaled(range: Range, by: f64) -> Range {

@@ -36,13 +36,15 @@ pub(crate) struct Binaries {
     pub(crate) portico: PathBuf,
     /// What `portico run --help` prints.
     pub(crate) help: String,
+    /// What it is told besides.
+    pub(crate) more: Vec<&'static str>,
 }
 
 impl Binaries {
     pub(crate) fn new(portico: PathBuf) -> anyhow::Result<Self> {
         let help = Command::new(&portico).args(["run", "--help"]).output();
         let help = help.with_context(|| format!("cannot run {}", portico.display()))?;
-        Ok(Self { portico, help: String::from_utf8_lossy(&help.stdout).into_owned() })
+        Ok(Self { portico, help: String::from_utf8_lossy(&help.stdout).into_owned(), more: Vec::new() })
     }
 
     /// Why a variant cannot be measured here.
@@ -154,6 +156,7 @@ impl Gateway {
             more.push("--masquerade-all");
         }
         more.extend(variant.options(&binaries.help));
+        more.extend(&binaries.more);
         options.more = more.into_iter().map(Into::into).collect();
         let daemon = Daemon::start(ns, options)?;
         let mut portico = Portico { daemon, cgroup, workspace };

@@ -1,7 +1,7 @@
 //! The same row of namespaces with hosts at its ends: real sockets of clients, and of a server behind all addresses of
 //! endpoints. Besides the link to the backend there is a second one that packets can be routed over.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use portico::lab::{Netns, behave_like_a_nic};
@@ -12,6 +12,7 @@ use super::{
     objects::{Family, PORT, Services, TARGET},
 };
 use crate::{
+    generator::{End, abi::Sink},
     load::{Brief, Client, Demand, Kept, Server},
     ruleset,
     variants::Variant,
@@ -31,9 +32,9 @@ pub(crate) struct Hosts {
     /// Before the namespaces, so as to be gone first.
     pub(crate) gateway: Gateway,
     _server: Server,
-    client: Netns,
+    pub(crate) client: Netns,
     pub(crate) middle: Netns,
-    _backend: Netns,
+    backend: Netns,
 }
 
 impl Hosts {
@@ -74,7 +75,7 @@ impl Hosts {
         let server = Server::start(&backend, &[PORT, TARGET])?;
         let gateway = Gateway::start(variant, &services, &middle, &[NEAR, FAR, OTHER], binaries)
             .with_context(|| format!("cannot set up {}", variant.name()))?;
-        Ok(Self { variant, services, gateway, _server: server, client, middle, _backend: backend })
+        Ok(Self { variant, services, gateway, _server: server, client, middle, backend })
     }
 
     /// A client of the first service.
@@ -86,6 +87,29 @@ impl Hosts {
         .parse()?;
         let [to, _] = self.addresses();
         Client::new(&self.client, Demand { to, from, addresses: ADDRESSES, kept, brief })
+    }
+
+    /// Lets floods come from the client: what is sent back to these addresses is counted and dropped where it arrives, and
+    /// endpoints drop what comes from them.
+    pub(crate) fn expect_flood(&self, from: Ipv4Addr, bits: u8) -> anyhow::Result<End> {
+        let drop = format!(
+            "table ip flood {{ chain in {{ type filter hook prerouting priority raw; ip saddr {from}/{bits} drop; }}; }}\n"
+        );
+        feed(&self.backend, "nft", &["-f", "-"], &drop)?;
+        let back = Sink {
+            pass: 1,
+            v4: u32::from_ne_bytes(from.octets()),
+            v4_mask: (u32::MAX << (32 - bits)).to_be(),
+            // No other family.
+            v6: 1,
+            ..Sink::default()
+        };
+        self.client.run(|| End::sink(NEAR, back))?
+    }
+
+    /// How many connections the gateway's conntrack has.
+    pub(crate) fn flows(&self) -> anyhow::Result<u64> {
+        Ok(self.middle.read_sysctl("netfilter/nf_conntrack_count")?.parse()?)
     }
 
     /// Where the first service is, and its first endpoint.

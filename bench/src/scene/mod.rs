@@ -15,6 +15,7 @@ mod kube_proxy;
 pub(crate) mod objects;
 
 use std::{
+    fs,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -74,6 +75,17 @@ impl Passed {
     pub(crate) fn lost(&self) -> f64 {
         100.0 * (1.0 - self.arrived as f64 / self.sent.packets.max(1) as f64)
     }
+}
+
+/// How many packets came where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    /// To the gateway from clients, whatever became of them.
+    pub(crate) gateway: u64,
+    /// To clients.
+    pub(crate) client: u64,
+    /// To endpoints.
+    pub(crate) backend: u64,
 }
 
 /// A row of namespaces, and what forwards in the middle.
@@ -163,6 +175,13 @@ impl Scene {
     /// The end where packets arrive, for latencies.
     pub(crate) fn end(&mut self) -> &mut End {
         self.gateway.end_mut().unwrap_or(&mut self.far)
+    }
+
+    /// How many packets came where so far.
+    pub(crate) fn received(&self) -> anyhow::Result<Received> {
+        let text = self.middle.run(|| fs::read_to_string("/proc/thread-self/net/dev"))??;
+        let gateway = packets_in(&text, NEAR).with_context(|| format!("there is no {NEAR} in {text}"))?;
+        Ok(Received { gateway, client: self.near.counts()?.arrived, backend: self.far.counts()?.arrived })
     }
 
     /// Makes that many flows known to conntrack as established and assured, by handshakes from both sides. Nothing if
@@ -256,6 +275,12 @@ impl Scene {
     }
 }
 
+/// What an interface has received by /proc/net/dev, see proc_pid_net(5).
+fn packets_in(text: &str, interface: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Tells a namespace's conntrack to forget all it knows.
 fn flush(ns: &Netns) -> anyhow::Result<()> {
     let output = ns.command("conntrack").arg("-F").output().context("cannot run conntrack")?;
@@ -319,4 +344,16 @@ fn connect(client: &Netns, middle: &Netns, backend: &Netns) -> anyhow::Result<()
          route add 172.16.0.0/12 via 198.18.1.2\nroute add fd17::/16 via 2001:db8:b::2\n"
     ))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_say_what_they_received() {
+        let text = "Inter-| Receive\n face |bytes packets errs\n  eth01:  1 2 3\n  eth0: 600 10 0 0\n";
+        assert_eq!(packets_in(text, "eth0"), Some(10));
+        assert_eq!(packets_in(text, "eth1"), None);
+    }
 }
