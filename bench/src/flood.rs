@@ -65,6 +65,8 @@ impl Extent {
 enum Way {
     /// XDP drops it: the limit.
     Drop,
+    /// XDP sends it back as an answer, and does no more: the least that answering costs.
+    Answer,
     /// XDP answers it by a cookie.
     Cookies,
     /// It is forwarded as any other packet.
@@ -75,12 +77,14 @@ enum Way {
 }
 
 impl Way {
-    const ALL: [Self; 5] = [Self::Drop, Self::Cookies, Self::Forwarded, Self::Limited, Self::Nftables];
+    const ALL: [Self; 6] =
+        [Self::Drop, Self::Answer, Self::Cookies, Self::Forwarded, Self::Limited, Self::Nftables];
 
     /// For tables.
     const fn name(self) -> &'static str {
         match self {
             Self::Drop | Self::Nftables => self.variant().name(),
+            Self::Answer => "bare XDP answer",
             Self::Cookies => COOKIES,
             Self::Forwarded => "Portico, no SYN cookies",
             Self::Limited => "Portico, 1000 new flows per s",
@@ -89,7 +93,7 @@ impl Way {
 
     const fn variant(self) -> Variant {
         match self {
-            Self::Drop => Variant::Drop,
+            Self::Drop | Self::Answer => Variant::Drop,
             Self::Nftables => Variant::Nftables,
             Self::Cookies | Self::Forwarded | Self::Limited => Variant::FastPath,
         }
@@ -98,7 +102,7 @@ impl Way {
     /// Options of `portico run`.
     const fn options(self) -> &'static [&'static str] {
         match self {
-            Self::Drop | Self::Nftables => &[],
+            Self::Drop | Self::Answer | Self::Nftables => &[],
             Self::Cookies => &["--syn-cookies", "1"],
             Self::Forwarded => &["--syn-cookies", "0"],
             Self::Limited => &["--syn-cookies", "0", "--max-new-flows", "1000"],
@@ -160,7 +164,7 @@ mod tests {
             extent.ways()
         };
         assert_eq!(ways(&Variant::ALL), Way::ALL);
-        assert_eq!(ways(&[Variant::Drop, Variant::Route]), [Way::Drop]);
+        assert_eq!(ways(&[Variant::Drop, Variant::Route]), [Way::Drop, Way::Answer]);
         assert_eq!(ways(&[Variant::FastPath]).len(), 3);
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     progress,
     report::{Cell, Plot, Section, Table},
     scene::{MACS, NEAR, gateway::Binaries, hosts::Hosts, objects::PORT},
+    variants::Variant,
 };
 
 /// How long a flood comes before clients count: conntrack's usual table is full by then.
@@ -53,7 +54,7 @@ pub(super) fn measure(
     section: &mut Section,
 ) -> anyhow::Result<()> {
     let mut stages = Vec::new();
-    for way in ways.iter().filter(|way| **way != Way::Drop) {
+    for way in ways.iter().filter(|way| way.variant() != Variant::Drop) {
         progress(format_args!("flood: setting up {} with clients", way.name()));
         let hosts = Hosts::new(way.variant(), SERVICES, &way.binaries(binaries))?;
         let (from, bits) = SOURCES;

@@ -43,9 +43,12 @@ pub(super) fn measure(
     let mut scenes = Vec::new();
     for way in ways {
         progress(format_args!("flood: setting up {}", way.name()));
-        let scene = Scene::new(way.variant(), SERVICES, &way.binaries(binaries), cpu)?;
+        let mut scene = Scene::new(way.variant(), SERVICES, &way.binaries(binaries), cpu)?;
         // Who is answered by the kernel's synproxy is so on the way that a packet to the service would take.
         scene.middle.ip("route add default via 198.51.100.2\n")?;
+        if *way == Way::Answer {
+            scene.end().answer(true)?;
+        }
         scenes.push((*way, scene));
     }
     let mut all: BTreeMap<Way, Vec<Sample>> = BTreeMap::new();
@@ -62,8 +65,9 @@ pub(super) fn measure(
         "As fast as can be: {} turns of {} ms each, taken in rounds; one CPU makes SYNs of {SIZE} bytes from addresses and \
          ports picked at random, and does all that follows from them. Made by {}. ns per SYN: of that CPU, for each that \
          came to the gateway, whatever became of it there. Ratio: XDP_DROP of the same round by this. Answered: came back \
-         to the clients' end, where they are dropped; forwarded: came to the endpoints' end, likewise. Conntrack is \
-         empty before each turn.",
+         to the clients' end, where they are dropped; forwarded: came to the endpoints' end, likewise. Bare XDP \
+         answer: a program that sends each SYN back as its answer, without a cookie: what is left of XDP_DROP when there \
+         are answers to be sent and received. Conntrack is empty before each turn.",
         extent.rounds,
         extent.turn.as_millis(),
         generator.name(),
@@ -135,7 +139,7 @@ fn table(all: &BTreeMap<Way, Vec<Sample>>) -> anyhow::Result<Table> {
             range(&|s| Some(limit(s.round)? / s.nanoseconds)).into(),
             median(&|s| s.answered),
             median(&|s| s.forwarded),
-            tracks.then(|| median(&|s| s.entries as f64)).unwrap_or(Cell::None),
+            if tracks { median(&|s| s.entries as f64) } else { Cell::None },
             tracks.then(conntrack_max).transpose()?.into(),
             median(&|s| s.lost),
             median(&|s| s.calibration / fastest),
