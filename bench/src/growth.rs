@@ -122,7 +122,6 @@ pub(crate) fn measure(extent: &Extent, binaries: &Binaries, cpu: usize) -> anyho
     }
     section.tables.push(established(&samples));
     section.tables.push(new(&samples));
-    section.tables.push(flood::measure(extent, &variants, binaries, cpu, &mut generator)?);
     section.samples = samples.iter().map(row).collect();
     section.notes.push(format!(
         "Median (lowest..highest) of {} turns of each, taken in rounds by all variants with all numbers of services, which \
@@ -133,7 +132,10 @@ pub(crate) fn measure(extent: &Extent, binaries: &Binaries, cpu: usize) -> anyho
         extent.turn.as_millis(),
         extent.new
     ));
-    section.notes.push(flood::note()?);
+    if extent.floods > 0 {
+        section.tables.push(flood::measure(extent, &variants, binaries, cpu, &mut generator)?);
+        section.notes.push(flood::note()?);
+    }
     Ok(section)
 }
 

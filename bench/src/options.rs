@@ -99,7 +99,7 @@ pub(crate) enum Choice {
     Daemon,
     /// Packets of established flows: Portico, bare XDP, the kernel, rules as kube-proxy's.
     Datapath,
-    /// The same and new flows as services become more, and a flood of SYNs.
+    /// The same and new flows as services become more; with --full, a flood of new ones among them.
     Growth,
     /// How late packets arrive at several loads.
     Latency,
@@ -137,13 +137,12 @@ impl Options {
     }
 
     pub(crate) fn growth(&self) -> growth::Extent {
-        let most = if self.full { 10_000 } else { 1_000 };
         growth::Extent {
-            services: [1, 100, 1_000, 10_000].into_iter().filter(|services| *services <= most).collect(),
+            services: if self.full { vec![1, 100, 1_000, 10_000] } else { vec![1, 1_000] },
             rounds: self.rounds.min(if self.full { self.rounds } else { 3 }),
             turn: Duration::from_millis(self.turn_ms),
             new: if self.full { 100_000 } else { 50_000 },
-            floods: if self.full { 3 } else { 1 },
+            floods: if self.full { 3 } else { 0 },
             masquerade: self.packets.masquerade,
             variants: self.variants(),
             generator: self.generator,
