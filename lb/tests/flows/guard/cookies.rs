@@ -116,7 +116,6 @@ fn a_service_may_always_ask_for_cookies() {
     assert!(counter(&scene, "handshake") >= 4);
 
     // And not any more when it says so.
-    let mut service = service;
     service.annotations.clear();
     let service = service.annotated("portico.dev/syn-cookies", "never");
     scene.manifests.put(&service).unwrap();
