@@ -168,10 +168,10 @@ impl Options {
         let up_to = |all: &[u32], most| all.iter().copied().filter(|number| *number <= most).collect();
         resources::Extent {
             loads: vec![100_000, 300_000, 1_000_000],
-            rounds: most(3, 5),
+            rounds: most(2, 5),
             turn: Duration::from_millis(most(300, 1_000).into()),
             flows: up_to(&[1, 1_000, 100_000, 1_000_000], most(100_000, 1_000_000)),
-            services: up_to(&[1, 100, 1_000, 10_000], most(1_000, 10_000)),
+            services: if self.full { vec![1, 100, 1_000, 10_000] } else { vec![1, 1_000] },
             variants: self.variants(),
             generator: self.generator,
         }
@@ -193,7 +193,7 @@ impl Options {
     pub(crate) fn disruption(&self) -> disruption::Extent {
         disruption::Extent {
             connections: self.connections,
-            window: Duration::from_millis(if self.full { 5_000 } else { 2_000 }),
+            window: Duration::from_millis(if self.full { 5_000 } else { 1_500 }),
             rounds: if self.full { 3 } else { 1 },
             families: self.packets.families(self.full),
             variants: self.variants(),
