@@ -42,10 +42,10 @@ lint: ## formatting, clippy, scripts and deploy/
 	.ci/deploy
 
 .PHONY: bench
-bench: ## what programs, plan and drivers cost
+bench: ## what Portico costs beside bare XDP, the kernel and rules as kube-proxy's, as text and as a page
 	@.ci/toolchain test
 	@cargo build --locked --release --package portico --package portico-bench
-	@$(SUDO) $(CARGO_TARGET_DIR)/release/portico-bench $(ARGS)
+	@$(SUDO) $(CARGO_TARGET_DIR)/release/portico-bench $(if $(findstring --out,$(ARGS)),,--out $(CARGO_TARGET_DIR)/bench-report) $(ARGS)
 
 .PHONY: install
 install: ## copy the release binary to PREFIX/bin (/usr/local/bin); after make build

@@ -5,14 +5,28 @@
 #[path = "../lb/build/ebpf.rs"]
 mod ebpf;
 
-use std::{env, path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 const OBJECTS: [&str; 1] = ["bench"];
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=../lb/build/ebpf.rs");
     println!("cargo::rerun-if-env-changed=PORTICO_EBPF");
+    println!(
+        "cargo::rustc-env=PORTICO_BENCH_RUSTC={}",
+        compiler().unwrap_or_else(|| "an unknown rustc".to_owned())
+    );
     ebpf::finish(build())
+}
+
+/// For the conditions of a report.
+fn compiler() -> Option<String> {
+    let output = Command::new(env::var_os("RUSTC")?).arg("--version").output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn build() -> Result<(), String> {

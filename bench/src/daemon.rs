@@ -19,10 +19,9 @@ use portico::{
 use serde_json::Value;
 
 use crate::{
-    aim,
     memory::{self, Account, Resident},
     progress,
-    report::{Cell, Section, Table},
+    report::{Cell, Plot, Section, Table},
     stats::{Range, milliseconds},
     workload::{self, Size},
 };
@@ -53,7 +52,8 @@ pub(crate) fn measure(binary: &Path, sizes: &[Size]) -> anyhow::Result<Section> 
             "small file to kernel",
             "large file to kernel",
         ],
-    );
+    )
+    .plot(Plot::bars("start to in sync").and("kill, start to in sync").unit("ms").less_is_better());
     let mut memory = Table::new(
         "MB",
         &[
@@ -68,8 +68,9 @@ pub(crate) fn measure(binary: &Path, sizes: &[Size]) -> anyhow::Result<Section> 
             "nft maps",
             "daemon and kernel",
         ],
-    );
-    let mut aims = aim::table();
+    )
+    .plot(Plot::bars("daemon").and("kernel, all").unit("MB").less_is_better());
+    let mut samples = Vec::new();
     for run in &runs {
         let Run { size, start, restart, small, large, .. } = run;
         times.row([
@@ -92,17 +93,12 @@ pub(crate) fn measure(binary: &Path, sizes: &[Size]) -> anyhow::Result<Section> 
             run.nft_maps.into(),
             all.into(),
         ]);
-        if size.services > 0 {
-            aim::row(&mut aims, format!("{size}, start"), "s", aim::COLD, start / 1e3);
-            if let Some(nft) = run.nft_maps {
-                let what = format!("{size}, daemon and nft maps");
-                aim::row(&mut aims, what, "MB", aim::MEMORY, run.first.now_mb + nft);
-            }
-        }
+        samples.extend(run.samples());
     }
     Ok(Section {
         name: "daemon",
-        tables: vec![aims, times, memory],
+        tables: vec![times, memory],
+        samples,
         notes: vec![
             "1000 x 10: a thousand services of ten endpoints each. All objects in one YAML file; the small file holds one more EndpointSlice of one endpoint. From a file to \
              the kernel, 50 ms are spent waiting for its writer to finish, and up to 50 ms for further changes."
@@ -133,6 +129,24 @@ struct Run {
 }
 
 impl Run {
+    /// For the CSV file.
+    fn samples(&self) -> Vec<Vec<(&'static str, Cell)>> {
+        let sample = |what: &'static str, unit: &'static str, figure: f64| {
+            let Size { services, endpoints } = self.size;
+            vec![
+                ("what", what.into()),
+                ("services", services.into()),
+                ("endpoints", endpoints.into()),
+                (unit, figure.into()),
+            ]
+        };
+        let nft = self.nft_maps.map(|nft| sample("daemon and nft maps", "MB", self.first.now_mb + nft));
+        [sample("start", "ms", self.start), sample("restart", "ms", self.restart)]
+            .into_iter()
+            .chain(nft)
+            .collect()
+    }
+
     fn measure(binary: &Path, size: Size) -> anyhow::Result<Self> {
         progress(format_args!("daemon: {size}"));
         let (ns, workspace, cgroup, account) =

@@ -8,8 +8,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::{
-    datapath::available,
-    generator::{Generator, abi::Traffic, latency::histogram},
+    datapath::{SETUP, available},
+    generator::{Generator, Kind, abi::Traffic, interval, latency::histogram},
     progress,
     report::{Cell, Section, Table},
     scene::{
@@ -34,6 +34,15 @@ pub(crate) struct Extent {
     pub(crate) rounds: u32,
     pub(crate) turn: Duration,
     pub(crate) variants: Vec<Variant>,
+    pub(crate) generator: Kind,
+}
+
+impl Extent {
+    /// About how long it takes.
+    pub(crate) fn expected(&self) -> Duration {
+        let turns = (self.turn + Duration::from_millis(50)) * self.rounds * self.loads.len() as u32;
+        (SETUP + turns) * self.variants.len() as u32
+    }
 }
 
 pub(crate) fn measure(extent: &Extent, binaries: &Binaries, cpu: usize) -> anyhow::Result<Section> {
@@ -42,7 +51,7 @@ pub(crate) fn measure(extent: &Extent, binaries: &Binaries, cpu: usize) -> anyho
         extent.variants.iter().copied().filter(|variant| *variant != Variant::Drop).collect();
     let (variants, notes) = available(&wanted, binaries);
     section.notes = notes;
-    let mut generator = Generator::load()?;
+    let mut generator = Generator::load(extent.generator)?;
     let services = Services { family: Family::V4, udp: false, number: 1, endpoints: 10, masquerade: false };
     let mut scenes = Vec::new();
     for variant in &variants {
@@ -79,6 +88,7 @@ pub(crate) fn measure(extent: &Extent, binaries: &Binaries, cpu: usize) -> anyho
                 quantiles.into_iter().chain([turns.values.max()]).map(|ns| Cell::from(ns as f64 / 1e3)),
             );
             table.row(cells);
+            section.histograms.push((format!("latency/{name}/{load} packets per second"), turns.values));
         }
     }
     section.tables.push(table);
@@ -107,8 +117,7 @@ impl Turns {
         turn: Duration,
     ) -> anyhow::Result<()> {
         let profile = scene.profile(scene.established(), SIZE)?;
-        let traffic =
-            Traffic { interval: (1_000_000_000 << 16) / u64::from(load), ..profile.traffic(FLOWS, true) };
+        let traffic = Traffic { interval: interval(load), ..profile.traffic(FLOWS, true) };
         scene.end().stamped(true)?;
         scene.end().latencies()?;
         let passed = scene.send(generator, &traffic, profile.frame(true), turn);

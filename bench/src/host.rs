@@ -12,10 +12,10 @@ use nix::{
     sys::utsname::uname,
     unistd::Pid,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where and when figures were taken.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Host {
     kernel: String,
     machine: String,
@@ -54,6 +54,48 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Of the day, in UTC.
+    pub(crate) fn date(&self) -> String {
+        let time = jiff::Timestamp::from_second(self.time.cast_signed()).unwrap_or_default();
+        time.strftime("%-d %B %Y, %H:%M UTC").to_string()
+    }
+
+    /// In a line.
+    pub(crate) fn summary(&self) -> String {
+        let Self { kernel, machine, cpu, cpus, memory_mb, .. } = self;
+        format!("Linux {kernel} on {machine}, {cpus} × {cpu}, {:.0} GB of memory", *memory_mb as f64 / 1024.0)
+    }
+
+    pub(crate) fn load_before(&self) -> &str {
+        &self.load_before
+    }
+
+    /// Whether more ran than one thread of measuring, before or after.
+    pub(crate) fn busy(&self, load_after: &str) -> bool {
+        let load = |text: &str| text.parse().unwrap_or(0.0_f64);
+        load(&self.load_before).max(load(load_after)) > self.cpus as f64
+    }
+
+    pub(crate) fn nft(&self) -> &str {
+        &self.nft
+    }
+
+    /// Names and values.
+    pub(crate) fn facts(&self) -> [(&'static str, String); 7] {
+        let Self { kernel, machine, cpu, cpus, pinned_to, memory_mb, load_before, .. } = self;
+        [
+            ("Date", self.date()),
+            ("Kernel", format!("Linux {kernel} {machine}")),
+            ("CPU", cpu.clone()),
+            ("CPUs", cpus.to_string()),
+            ("Packets made on CPU", pinned_to.to_string()),
+            ("Memory", format!("{memory_mb} MB")),
+            ("Load average before", load_before.clone()),
+        ]
+    }
+}
+
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kernel, machine, cpu, cpus, pinned_to, memory_mb, nft, load_before, .. } = self;
@@ -81,6 +123,11 @@ pub(crate) fn pin(cpu: Option<usize>) -> anyhow::Result<usize> {
     one.set(cpu)?;
     sched_setaffinity(this, &one).with_context(|| format!("cannot run on CPU {cpu}"))?;
     Ok(cpu)
+}
+
+/// How many CPUs this process may run on, counted from 0.
+pub(crate) fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Lets this thread run anywhere again.

@@ -6,7 +6,7 @@ use portico::plan::{MaglevSpec, maglev};
 
 use crate::{
     progress,
-    report::{Section, Table},
+    report::{Plot, Section, Table},
     stats::{Range, milliseconds},
     workload::{TARGET, guest},
 };
@@ -26,7 +26,8 @@ pub(crate) fn measure() -> Section {
             "smallest / average",
             "moved needlessly %",
         ],
-    );
+    )
+    .plot(Plot::lines("backends", "build ms").less_is_better());
     for backends in [9, 10, 100, 1_000] {
         progress(format_args!("maglev: {backends} backends"));
         let spec = spec(0..backends, None);

@@ -1,163 +1,64 @@
 //! What Portico costs: its programs a packet, its plan and drivers a change, its daemon in memory.
 //!
-//! Each section prints tables of medians with the range they were found in, and can be run alone. Nothing touches the
-//! network namespace, the pins or the cgroups of the machine itself.
+//! Each section prints tables of medians with the range they were found in, and can be run alone. Nothing but
+//! `generate`, which is told to, and `nf_conntrack_max`, for as long as more flows need it, touches the network namespace,
+//! the pins or the cgroups of the machine itself.
 
 mod aim;
+mod conditions;
 mod daemon;
 mod datapath;
 mod delay;
+mod disruption;
+mod flood;
+mod generate;
 mod generator;
 mod growth;
 mod host;
+mod limits;
+mod load;
 mod maglev;
 mod memory;
+mod options;
 mod plan;
 mod programs;
+mod progress;
 mod report;
+mod resources;
 mod rig;
 mod ruleset;
 mod scene;
+mod sockets;
 mod stats;
+mod sweep;
 mod variants;
 mod workload;
 
-use std::{
-    fs::File,
-    io::{BufWriter, Write as _},
-    path::PathBuf,
-};
+use std::{io::Write as _, path::Path};
 
 use anyhow::{Context as _, ensure};
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::{
+    conditions::Conditions,
     host::Host,
+    options::{Action, Choice, Options},
+    progress::progress,
     report::Report,
-    scene::{gateway::Binaries, objects::Family},
-    variants::Variant,
+    scene::gateway::Binaries,
     workload::Size,
 };
 
-/// Measures what Portico's programs, plan, drivers and daemon cost.
-///
-/// Needs root: programs are loaded and run, and network namespaces made, all of which are gone at the end.
-#[derive(Debug, Parser)]
-#[command(name = "portico-bench", version)]
-struct Options {
-    /// What to measure.
-    #[arg(value_enum, default_value_t = Choice::All)]
-    section: Choice,
-    /// Write the figures to a file too, as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// The CPU to measure on (the daemon runs on all) [default: the last].
-    #[arg(long, value_name = "N")]
-    cpu: Option<usize>,
-    /// Numbers of services for plan and daemon.
-    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1_000, 10_000])]
-    services: Vec<u32>,
-    /// How many endpoints each of them has.
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    endpoints: u32,
-    /// More of everything: IPv6, more rounds, more services. Takes an hour rather than minutes.
-    #[arg(long)]
-    full: bool,
-    /// Numbers of established flows [default: 1,1000,100000].
-    #[arg(long, value_name = "N", value_delimiter = ',')]
-    flows: Option<Vec<u32>>,
-    /// Only these ways through the gateway [default: all].
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    variants: Vec<Variant>,
-    /// How often each variant has its turn.
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    rounds: u32,
-    /// How long a turn takes.
-    #[arg(long, value_name = "MS", default_value_t = 200)]
-    turn_ms: u64,
-    /// Bytes of a frame, without its checksum.
-    #[arg(long, value_name = "BYTES", default_value_t = 60)]
-    size: usize,
-    /// Datagrams in place of TCP segments.
-    #[arg(long)]
-    udp: bool,
-    /// The binary that sections run [default: portico beside this program].
-    #[arg(long, value_name = "PATH")]
-    portico: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Choice {
-    /// All sections, in less than three minutes.
-    All,
-    /// Nanoseconds a packet of the XDP and tc programs.
-    Programs,
-    /// Maglev tables: time, balance, disruption.
-    Maglev,
-    /// Planning and writing to the kernel, cold and for one endpoint.
-    Plan,
-    /// A `portico run` on manifests: start, changes, restart, memory.
-    Daemon,
-    /// Packets of established flows: Portico, bare XDP, the kernel, rules as kube-proxy's.
-    Datapath,
-    /// The same and new flows as services become more, and a flood of SYNs.
-    Growth,
-    /// How late packets arrive at several loads.
-    Latency,
-}
-
-impl Options {
-    fn binary(&self) -> anyhow::Result<PathBuf> {
-        let binary = match &self.portico {
-            Some(path) => path.clone(),
-            None => std::env::current_exe().context("cannot find this program")?.with_file_name("portico"),
-        };
-        ensure!(binary.is_file(), "{} is missing; see --portico", binary.display());
-        Ok(binary)
-    }
-
-    fn extent(&self) -> datapath::Extent {
-        datapath::Extent {
-            flows: self.flows.clone().unwrap_or_else(|| vec![1, 1_000, 100_000]),
-            rounds: self.rounds,
-            turn: std::time::Duration::from_millis(self.turn_ms),
-            families: if self.full { vec![Family::V4, Family::V6] } else { vec![Family::V4] },
-            size: self.size,
-            udp: self.udp,
-            variants: self.variants(),
-        }
-    }
-
-    fn growth(&self) -> growth::Extent {
-        let most = if self.full { 10_000 } else { 1_000 };
-        growth::Extent {
-            services: [1, 100, 1_000, 10_000].into_iter().filter(|services| *services <= most).collect(),
-            rounds: self.rounds.min(3),
-            turn: std::time::Duration::from_millis(self.turn_ms),
-            variants: self.variants(),
-        }
-    }
-
-    fn delay(&self) -> delay::Extent {
-        delay::Extent {
-            loads: if self.full {
-                vec![50_000, 100_000, 200_000, 400_000, 800_000, 1_600_000]
-            } else {
-                vec![100_000, 300_000, 1_000_000]
-            },
-            rounds: self.rounds.min(3),
-            turn: std::time::Duration::from_millis(self.turn_ms),
-            variants: self.variants(),
-        }
-    }
-
-    fn variants(&self) -> Vec<Variant> {
-        if self.variants.is_empty() { Variant::ALL.to_vec() } else { self.variants.clone() }
-    }
-}
-
 fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+    let mut command = Options::command();
+    let matches = command.get_matches_mut();
+    let options = Options::from_arg_matches(&matches)?;
+    if options.agent.run()? {
+        return Ok(());
+    }
+    if let Some(Action::Render { from, out }) = &options.command {
+        return leave(&Report::read(from)?, out);
+    }
     ensure!(nix::unistd::geteuid().is_root(), "programs are loaded into the kernel, which takes root");
     let room = 1..=workload::MAX_ENDPOINTS;
     ensure!(
@@ -165,11 +66,20 @@ fn main() -> anyhow::Result<()> {
         "--services times --endpoints is to be 1 to {}",
         room.end()
     );
+    sweep::install()?;
     let endpoints = options.endpoints;
     let sizes: Vec<Size> = options.services.iter().map(|&services| Size { services, endpoints }).collect();
     let cpu = host::pin(options.cpu)?;
-    let mut report = Report::new(Host::look(cpu)?);
-    let wanted = |section| [Choice::All, section].contains(&options.section);
+    let conditions = Conditions::look(&command, &matches, options.binary().ok().as_deref());
+    let mut report = Report::new(Host::look(cpu)?, conditions);
+    let expected = progress::expect(options.wanted().map(|section| options.expected(section)).collect());
+    let wanted = |section| {
+        let wanted = options.wanted().any(|wanted| wanted == section);
+        if wanted {
+            progress::enter();
+        }
+        wanted
+    };
     if wanted(Choice::Programs) {
         report.add(programs::measure().context("programs")?);
     }
@@ -196,16 +106,39 @@ fn main() -> anyhow::Result<()> {
         let binaries = Binaries::new(options.binary()?)?;
         report.add(delay::measure(&options.delay(), &binaries, cpu).context("latency")?);
     }
+    if wanted(Choice::Resources) {
+        let binaries = Binaries::new(options.binary()?)?;
+        report.add(resources::measure(&options.resources(), &binaries, cpu).context("resources")?);
+    }
+    if wanted(Choice::Sockets) {
+        let binaries = Binaries::new(options.binary()?)?;
+        report.add(sockets::measure(&options.sockets(), &binaries).context("sockets")?);
+    }
+    if wanted(Choice::Disruption) {
+        let binaries = Binaries::new(options.binary()?)?;
+        report.add(disruption::measure(&options.disruption(), &binaries).context("disruption")?);
+    }
+    if wanted(Choice::Flood) {
+        let binaries = Binaries::new(options.binary()?)?;
+        report.add(flood::measure(&options.flood(), &binaries, cpu).context("flood")?);
+    }
+    if wanted(Choice::Generate) {
+        let Options { generate, packets, generator, .. } = &options;
+        report.add(generate::measure(generate, packets, *generator, cpu).context("generate")?);
+    }
     report.finish();
+    drop(expected);
     write!(std::io::stdout().lock(), "{report}")?;
-    if let Some(path) = options.json {
-        let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        serde_json::to_writer_pretty(BufWriter::new(file), &report)?;
+    if let Some(dir) = options.out {
+        leave(&report, &dir)?;
     }
     Ok(())
 }
 
-/// Says on standard error what is being done.
-fn progress(text: impl std::fmt::Display) {
-    eprintln!("portico-bench: {text}");
+/// Leaves all outputs in a directory, and says where to look.
+fn leave(report: &Report, dir: &Path) -> anyhow::Result<()> {
+    report.write(dir)?;
+    let dir = dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?;
+    eprintln!("portico-bench: the page is file://{}", dir.join(report::PAGE).display());
+    Ok(())
 }

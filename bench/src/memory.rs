@@ -118,6 +118,11 @@ pub(crate) fn largest_child(pid: u32, program: &str) -> Option<Resident> {
 /// Where memory is accounted for with cgroup v1.
 const HIERARCHY: &str = "/sys/fs/cgroup/memory";
 
+/// That place, for who cleans up.
+pub(crate) fn hierarchy() -> &'static Path {
+    Path::new(HIERARCHY)
+}
+
 /// A cgroup that memory is charged to, the kernel's own included. Of cgroup v1, where no parent has to be told to
 /// account.
 pub(crate) struct Account {

@@ -18,8 +18,8 @@ use portico::{
 };
 
 use crate::{
-    aim, memory, progress,
-    report::{Section, Table},
+    memory, progress,
+    report::{Cell as Figure, Section, Table},
     rig::with_kernel,
     stats::{Range, milliseconds},
     workload::{self, Size},
@@ -53,8 +53,7 @@ const PARTS: [&str; 13] = [
 ];
 
 pub(crate) fn measure(sizes: &[Size]) -> anyhow::Result<Section> {
-    let mut aims = aim::table();
-    let mut tables = Vec::new();
+    let (mut tables, mut samples) = (Vec::new(), Vec::new());
     for &size in sizes {
         let mut outcome = None;
         let mut cold = Vec::new();
@@ -75,12 +74,8 @@ pub(crate) fn measure(sizes: &[Size]) -> anyhow::Result<Section> {
         let total =
             |splits: &[Split]| Range::of(splits.iter().map(|split| milliseconds(split.total)).collect());
         let endpoint: Vec<Split> = added.iter().chain(&removed).cloned().collect();
-        for (what, unit, aim, measured) in [
-            ("from nothing", "s", aim::COLD, total(&cold).map(|r| r.median / 1e3)),
-            ("one endpoint", "ms", aim::ENDPOINT, total(&endpoint).map(|r| r.median)),
-        ] {
-            let measured = measured.context("nothing was measured")?;
-            aim::row(&mut aims, format!("{size}, {what}"), unit, aim, measured);
+        for (what, splits) in [("from nothing", &cold), ("one endpoint", &endpoint)] {
+            samples.extend(splits.iter().map(|split| split.sample(what, size)));
         }
         let columns = ["", "from nothing", "one endpoint more", "one less", "quarantine over"];
         let mut table = Table::new(format!("{size}, milliseconds"), &columns);
@@ -95,10 +90,10 @@ pub(crate) fn measure(sizes: &[Size]) -> anyhow::Result<Section> {
         table.row(["all".into()].into_iter().chain(columns.map(|splits| total(splits).into())));
         tables.extend([table, maps]);
     }
-    tables.insert(0, aims);
     Ok(Section {
         name: "plan",
         tables,
+        samples,
         notes: vec![
             format!(
                 "1000 x 10: a thousand services of ten endpoints each. Median (lowest..highest) of {STARTS} cold starts and of {CHANGES} changes, each with an endpoint that \
@@ -124,6 +119,16 @@ struct Split {
 impl Split {
     fn part(&self, name: &'static str) -> Option<f64> {
         self.parts.get(name).copied().map(milliseconds)
+    }
+
+    /// For the CSV file.
+    fn sample(&self, what: &'static str, size: Size) -> Vec<(&'static str, Figure)> {
+        vec![
+            ("what", what.into()),
+            ("services", size.services.into()),
+            ("endpoints", size.endpoints.into()),
+            ("ms", milliseconds(self.total).into()),
+        ]
     }
 
     fn time<T>(&mut self, part: &'static str, f: impl FnOnce() -> T) -> T {

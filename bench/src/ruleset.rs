@@ -7,11 +7,11 @@ use crate::scene::objects::{Family, PORT, Services, TARGET};
 
 /// For `nft -f`: a verdict map picks the service's chain, that picks an endpoint's chain at random, that translates.
 pub(crate) fn nft(services: &Services) -> String {
-    let (ip, address) = match services.family {
-        Family::V4 => ("ip", "ipv4_addr"),
-        Family::V6 => ("ip6", "ipv6_addr"),
+    let address = match services.family {
+        Family::V4 => "ipv4_addr",
+        Family::V6 => "ipv6_addr",
     };
-    let protocol = services.protocol();
+    let (ip, protocol) = (ip(services.family), services.protocol());
     let mut text = format!(
         "table {ip} kube-proxy {{\n\
          \x20 chain mark-for-masquerade {{ meta mark set meta mark or 0x4000; }}\n\
@@ -23,22 +23,7 @@ pub(crate) fn nft(services: &Services) -> String {
     );
     // Writing to a `String` does not fail.
     for service in 0..services.number {
-        for (n, endpoint) in services.endpoints(service).enumerate() {
-            let to = socket(endpoint, TARGET);
-            let _ = writeln!(
-                text,
-                "  chain endpoint-{service}-{n} {{ {ip} saddr {endpoint} jump mark-for-masquerade; meta l4proto \
-                 {protocol} dnat to {to}; }}"
-            );
-        }
-        let _ = writeln!(text, "  chain service-{service} {{");
-        if services.masquerade {
-            let vip = services.address(service);
-            let _ = writeln!(text, "    {ip} daddr {vip} {protocol} dport {PORT} jump mark-for-masquerade");
-        }
-        let endpoints = (0..services.endpoints).map(|n| format!("{n} : goto endpoint-{service}-{n}"));
-        let endpoints = endpoints.collect::<Vec<_>>().join(", ");
-        let _ = writeln!(text, "    numgen random mod {} vmap {{ {endpoints} }}\n  }}", services.endpoints);
+        chains(&mut text, services, service);
     }
     let elements = (0..services.number)
         .map(|n| format!("{} . {protocol} . {PORT} : goto service-{n}", services.address(n)))
@@ -68,10 +53,64 @@ pub(crate) fn nft(services: &Services) -> String {
          \x20   type filter hook forward priority -110\n\
          \x20   ct state new jump service-endpoints-check\n\
          \x20 }}\n\
+         \x20 chain filter-output {{\n\
+         \x20   type filter hook output priority -110\n\
+         \x20   ct state new jump service-endpoints-check\n\
+         \x20   ct state new jump firewall-check\n\
+         \x20 }}\n\
          \x20 chain nat-prerouting {{ type nat hook prerouting priority dstnat; jump services; }}\n\
+         \x20 chain nat-output {{ type nat hook output priority -100; jump services; }}\n\
          \x20 chain nat-postrouting {{ type nat hook postrouting priority srcnat; jump masquerading; }}\n\
          }}\n"
     );
+    text
+}
+
+const fn ip(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
+}
+
+/// A service's chain and those of its endpoints.
+fn chains(text: &mut String, services: &Services, service: u32) {
+    let (ip, protocol) = (ip(services.family), services.protocol());
+    // Writing to a `String` does not fail.
+    for (n, endpoint) in services.endpoints(service).enumerate() {
+        let to = socket(endpoint, TARGET);
+        let _ = writeln!(
+            text,
+            "  chain endpoint-{service}-{n} {{ {ip} saddr {endpoint} jump mark-for-masquerade; meta l4proto \
+             {protocol} dnat to {to}; }}"
+        );
+    }
+    let _ = writeln!(text, "  chain service-{service} {{");
+    if services.masquerade {
+        let vip = services.address(service);
+        let _ = writeln!(text, "    {ip} daddr {vip} {protocol} dport {PORT} jump mark-for-masquerade");
+    }
+    let endpoints = (0..services.endpoints).map(|n| format!("{n} : goto endpoint-{service}-{n}"));
+    let endpoints = endpoints.collect::<Vec<_>>().join(", ");
+    let _ = writeln!(text, "    numgen random mod {} vmap {{ {endpoints} }}\n  }}", services.endpoints);
+}
+
+/// The transaction, for `nft -f`, by which the first service has other endpoints than `before`: its chain and those of
+/// endpoints are emptied and written anew, those of endpoints that are gone are deleted.
+pub(crate) fn nft_change(before: &Services, after: &Services) -> String {
+    let ip = ip(after.family);
+    let mut text = String::new();
+    // What does not exist cannot be emptied; what exists can be added.
+    let all = (0..before.endpoints.max(after.endpoints)).map(|n| format!("endpoint-0-{n}"));
+    for chain in all.chain(["service-0".to_owned()]) {
+        let _ = writeln!(text, "add chain {ip} kube-proxy {chain}\nflush chain {ip} kube-proxy {chain}");
+    }
+    let _ = writeln!(text, "table {ip} kube-proxy {{");
+    chains(&mut text, after, 0);
+    let _ = writeln!(text, "}}");
+    for n in after.endpoints..before.endpoints {
+        let _ = writeln!(text, "delete chain {ip} kube-proxy endpoint-0-{n}");
+    }
     text
 }
 
@@ -86,6 +125,7 @@ pub(crate) fn iptables(services: &Services) -> String {
         String::from("*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-POSTROUTING - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n");
     let mut rules = String::from(
         "-A PREROUTING -j KUBE-SERVICES\n\
+         -A OUTPUT -j KUBE-SERVICES\n\
          -A POSTROUTING -j KUBE-POSTROUTING\n\
          -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000\n\
          -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN\n\
@@ -150,6 +190,18 @@ mod tests {
         assert!(text.contains("ip daddr 10.0.1.0 tcp dport 80 jump mark-for-masquerade"));
         assert!(!nft(&Services { masquerade: false, ..TWO }).contains("dport 80 jump"));
         assert_eq!(text.matches('{').count(), text.matches('}').count());
+    }
+
+    #[test]
+    fn nft_changes_endpoints_in_one_transaction() {
+        let one = Services { number: 1, ..TWO };
+        let text = nft_change(&one, &Services { endpoints: 2, ..one });
+        assert!(text.contains("flush chain ip kube-proxy service-0\n"), "{text}");
+        assert!(text.contains("numgen random mod 2 vmap"));
+        assert!(text.ends_with("}\ndelete chain ip kube-proxy endpoint-0-2\n"));
+        let text = nft_change(&one, &Services { endpoints: 4, ..one });
+        assert!(text.starts_with("add chain ip kube-proxy endpoint-0-0\n"));
+        assert!(text.contains("add chain ip kube-proxy endpoint-0-3\n") && !text.contains("delete"));
     }
 
     #[test]

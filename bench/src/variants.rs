@@ -23,10 +23,12 @@ pub(crate) enum Variant {
     Nftables,
     /// Rules as its iptables mode has them.
     Iptables,
+    /// kube-proxy itself in its nftables mode, if PORTICO_BENCH_KUBE_PROXY names its binary.
+    KubeProxy,
 }
 
 impl Variant {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Drop,
         Self::Redirect,
         Self::FastPath,
@@ -36,6 +38,7 @@ impl Variant {
         Self::Route,
         Self::Nftables,
         Self::Iptables,
+        Self::KubeProxy,
     ];
 
     /// For tables.
@@ -50,12 +53,18 @@ impl Variant {
             Self::Route => "kernel, routing alone",
             Self::Nftables => "nftables as kube-proxy's",
             Self::Iptables => "iptables as kube-proxy's",
+            Self::KubeProxy => "kube-proxy, nftables",
         }
     }
 
     /// Whether it looks at conntrack, so that flows have to be established.
     pub(crate) const fn tracks(self) -> bool {
         !matches!(self, Self::Drop | Self::Redirect | Self::Route)
+    }
+
+    /// Whether `portico run` does it.
+    pub(crate) const fn is_portico(self) -> bool {
+        matches!(self, Self::FastPath | Self::FastPathUncached | Self::XdpDecides | Self::TcOnly)
     }
 
     /// Options of `portico run` for it; those that the binary knows, where they only say what it does anyway.
@@ -83,7 +92,7 @@ impl Variant {
 }
 
 /// Whether a help text has an option.
-fn knows(help: &str, flag: &str) -> bool {
+pub(crate) fn knows(help: &str, flag: &str) -> bool {
     help.split_whitespace()
         .any(|word| word.trim_end_matches([',', ']']).split(['=', '[']).next() == Some(flag))
 }

@@ -83,6 +83,8 @@ pub(crate) struct Sink {
     pub(crate) answer: u32,
     /// 1: takes down how late packets are.
     pub(crate) stamped: u32,
+    /// 1: what does not count goes on into the kernel; 0: it is dropped.
+    pub(crate) pass: u32,
     /// First 32 bits of IPv4 destinations that count as arrived, in memory order.
     pub(crate) v4: u32,
     /// Which of these bits matter.

@@ -102,6 +102,18 @@ unsafe fn transport<const START: usize>(
     }
 }
 
+/// The `n`th packet, after so many that opened a flow.
+#[inline(always)]
+pub(crate) fn packet(traffic: &Traffic, n: u64, fresh: u64, due: u64) -> Packet {
+    // Other bits of the number than the flow's.
+    if scatter(!(n as u32)) & 0xffff < traffic.fresh {
+        let flow = traffic.first.wrapping_add(traffic.flows).wrapping_add(fresh as u32);
+        Packet { flow, fresh: true, due }
+    } else {
+        Packet { flow: flow(traffic, n), fresh: false, due }
+    }
+}
+
 /// The flow of the `n`th packet, if none is opened.
 #[inline(always)]
 pub(crate) fn flow(traffic: &Traffic, n: u64) -> u32 {

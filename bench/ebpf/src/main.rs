@@ -58,12 +58,9 @@ fn make(ctx: &XdpContext) -> Option<u32> {
         progress.last = now;
         progress.end = n;
     }
-    let mut packet = Packet { flow: frame::flow(traffic, n), fresh: false, due: due(traffic, progress) };
+    let packet = frame::packet(traffic, n, progress.fresh, due(traffic, progress));
     progress.made = n + 1;
-    // Other bits of the number than the flow's.
-    if frame::scatter(!(n as u32)) & 0xffff < traffic.fresh {
-        packet.flow = traffic.first.wrapping_add(traffic.flows).wrapping_add(progress.fresh as u32);
-        packet.fresh = true;
+    if packet.fresh {
         progress.fresh += 1;
     }
     let made = if traffic.stamped != 0 {

@@ -1,7 +1,7 @@
 //! The end of the line.
 
 use aya_ebpf::{
-    bindings::xdp_action::XDP_DROP,
+    bindings::xdp_action::{XDP_DROP, XDP_PASS},
     btf_maps::{Array, PerCpuArray},
     helpers::{bpf_ktime_get_ns, bpf_redirect},
     macros::btf_map,
@@ -39,7 +39,7 @@ pub(crate) fn take(ctx: &XdpContext) -> Option<u32> {
     // Not through `Option`, whose checks the verifier would have to follow.
     let (start, end) = (ctx.data(), ctx.data_end());
     if start + 42 > end {
-        return count(Count::Other);
+        return other(config);
     }
     let frame = start as *mut u8;
     // SAFETY: within the 42 bytes just checked.
@@ -55,10 +55,10 @@ pub(crate) fn take(ctx: &XdpContext) -> Option<u32> {
         // SAFETY: as above.
         (to & config.v6_mask == config.v6, unsafe { load::<u8>(frame, 20) })
     } else {
-        return count(Count::Other);
+        return other(config);
     };
     if !ours || (protocol != TCP && protocol != UDP) {
-        return count(Count::Other);
+        return other(config);
     }
     count(Count::Arrived);
     if config.stamped != 0 && start + STAMPED <= end {
@@ -81,6 +81,12 @@ pub(crate) fn take(ctx: &XdpContext) -> Option<u32> {
     } else {
         answer::<22, 16, 54>(frame, end, protocol, interface)
     }
+}
+
+/// Counts what is not for us.
+#[inline(always)]
+fn other(config: &Sink) -> Option<u32> {
+    count(Count::Other).map(|drop| if config.pass != 0 { XDP_PASS } else { drop })
 }
 
 /// Turns a packet round. Swapping leaves sums as they are.

@@ -23,8 +23,22 @@ pub(crate) fn histogram() -> anyhow::Result<Histogram<u64>> {
 /// Counts by bucket, in a histogram.
 pub(crate) fn of(counts: &[u64]) -> anyhow::Result<Histogram<u64>> {
     let mut all = histogram()?;
-    for (bucket, count) in (0..).zip(counts) {
+    // Recording a value no times would still make it the largest.
+    for (bucket, count) in (0..).zip(counts).filter(|(_, count)| **count > 0) {
         all.saturating_record_n(value(bucket), *count);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_buckets_leave_no_trace() {
+        let mut counts = vec![0; 4_096];
+        counts[3] = 2;
+        let histogram = of(&counts).unwrap();
+        assert_eq!((histogram.len(), histogram.max()), (2, 3));
+    }
 }

@@ -3,15 +3,17 @@
 //! Packets are made by an XDP program that the kernel runs on live frames (`BPF_PROG_TEST_RUN` with
 //! `BPF_F_TEST_XDP_LIVE_FRAMES`) of one end of a veth, and so come out of the other as if from a wire. The kernel hands
 //! the same pages round, so each packet's headers are written anew. It all happens on the calling thread's CPU, as does
-//! what the packets cause: a pinned thread measures what one CPU can do.
+//! what the packets cause: a pinned thread measures what one CPU can do. Where the kernel does not do that, a packet
+//! socket (`AF_PACKET`) sends the same frames, at several times the cost.
 
 #[path = "../../ebpf/src/abi.rs"]
 #[expect(dead_code, reason = "the rest is for the programs")]
 pub(crate) mod abi;
 #[path = "../../ebpf/src/frame.rs"]
-#[cfg_attr(not(test), expect(dead_code, reason = "the program makes packets; here only tests do"))]
 pub(crate) mod frame;
 pub(crate) mod latency;
+mod packet;
+mod share;
 pub(crate) mod template;
 
 use std::{
@@ -27,7 +29,11 @@ use aya::{
 };
 use hdrhistogram::Histogram;
 
-use self::abi::{COUNTS, Progress, Redirect, Sink, Traffic};
+use self::{
+    abi::{COUNTS, Progress, Redirect, Sink, Traffic},
+    share::Times,
+};
+use crate::progress;
 
 // SAFETY: these are `repr(C)` without padding (integers, larger ones first) or pointers.
 unsafe impl Pod for Traffic {}
@@ -44,6 +50,8 @@ const BATCH: u32 = 64;
 const PACED_BATCH: u32 = 8;
 /// Packets, or looks at the clock, in the first system call, from which the number in the next follows.
 const PROBE: u32 = 1 << 14;
+/// How much longer than one call the next may be: how long a packet takes is no more than a guess.
+const STEP: u32 = 64;
 /// The most in one.
 const MOST: u32 = 1 << 26;
 /// What the first call takes at the least.
@@ -73,25 +81,60 @@ fn set<T: Pod>(ebpf: &mut Ebpf, map: &str, value: T) -> anyhow::Result<()> {
 }
 
 /// What a run has sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sent {
     pub(crate) packets: u64,
+    /// How many of them opened a flow.
+    pub(crate) fresh: u64,
     pub(crate) elapsed: Duration,
+    /// Share of that in which the CPU worked for packets rather than for other processes.
+    pub(crate) share: f64,
+}
+
+/// What makes packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// XDP where the kernel can, and else a packet socket.
+    Auto,
+    /// An XDP program on live frames.
+    Xdp,
+    /// A packet socket.
+    AfPacket,
+}
+
+/// From one packet to the next at so many a second, as [`Traffic::interval`].
+pub(crate) fn interval(rate: u32) -> u64 {
+    (1_000_000_000 << 16) / u64::from(rate.max(1))
 }
 
 /// Makes packets.
 pub(crate) struct Generator {
-    ebpf: Ebpf,
+    kind: Kind,
+    /// None: a packet socket makes them.
+    ebpf: Option<Ebpf>,
 }
 
 impl Generator {
-    pub(crate) fn load() -> anyhow::Result<Self> {
-        let mut ebpf = object()?;
-        program(&mut ebpf, "generate")?;
-        Ok(Self { ebpf })
+    pub(crate) fn load(kind: Kind) -> anyhow::Result<Self> {
+        let load = || -> anyhow::Result<Ebpf> {
+            let mut ebpf = object()?;
+            program(&mut ebpf, "generate")?;
+            Ok(ebpf)
+        };
+        let ebpf = match kind {
+            Kind::Auto => load().ok(),
+            Kind::Xdp => Some(load()?),
+            Kind::AfPacket => None,
+        };
+        Ok(Self { kind, ebpf })
     }
 
-    /// Sends from an interface of the calling thread's network namespace, one with a native XDP program, until
+    /// What makes the packets, for reports.
+    pub(crate) const fn name(&self) -> &'static str {
+        if self.ebpf.is_some() { "XDP on live frames" } else { "a packet socket (AF_PACKET)" }
+    }
+
+    /// Sends from an interface of the calling thread's network namespace, for XDP one with a native XDP program, until
     /// `traffic.limit` packets are sent or `longest` has passed. `size` is bytes a frame.
     pub(crate) fn run(
         &mut self,
@@ -100,48 +143,99 @@ impl Generator {
         size: usize,
         longest: Duration,
     ) -> anyhow::Result<Sent> {
-        set(&mut self.ebpf, "TRAFFIC", *traffic)?;
-        let frame = vec![0; size];
-        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context: Vec<u8> =
-            [0, size as u32, 0, interface, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
-        let batch = if traffic.interval == 0 { BATCH } else { PACED_BATCH };
-        let (mut made, mut packets, mut elapsed) = (Progress::default(), 0, Duration::ZERO);
-        let mut repeat = PROBE;
-        while made.made < traffic.limit && elapsed < longest {
-            let left = u32::try_from(traffic.limit - made.made).unwrap_or(u32::MAX);
-            set(
-                &mut self.ebpf,
-                "PROGRESS",
-                Progress { made: made.made, fresh: made.fresh, ..Progress::default() },
-            )?;
-            let options = TestRunOptions {
-                data_in: Some(&frame),
-                ctx_in: Some(&context),
-                repeat: if traffic.interval == 0 { repeat.min(left) } else { repeat },
-                attrs: TestRunAttrs::new().xdp_live_frames(batch),
-                ..TestRunOptions::new()
-            };
-            let began = Instant::now();
-            let run = program(&mut self.ebpf, "generate")?.test_run(options);
-            run.context("the kernel does not run the generator on live frames")?;
-            made = self.progress()?;
-            let ran = Duration::from_nanos(made.last - made.start);
-            packets += made.end - made.begin;
-            elapsed += ran;
-            // What is left of the time, in one call, going by this one.
-            let each = began.elapsed().min(ran.max(LEAST)).as_nanos() / u128::from(repeat);
-            let rest = longest.saturating_sub(elapsed).as_nanos() / each.max(1);
-            repeat = u32::try_from(rest).unwrap_or(u32::MAX).clamp(PROBE, MOST);
-        }
-        let elapsed = if packets == 0 { elapsed } else { elapsed.mul_f64(made.made as f64 / packets as f64) };
-        Ok(Sent { packets: made.made, elapsed })
+        self.resume(interface, traffic, size, longest, Sent::default())
     }
 
-    fn progress(&self) -> anyhow::Result<Progress> {
-        let map = self.ebpf.map("PROGRESS").context("no map PROGRESS")?;
-        Ok(Array::<_, Progress>::try_from(map)?.get(&0, 0)?)
+    /// The same after what was sent before: all of it together.
+    pub(crate) fn resume(
+        &mut self,
+        interface: u32,
+        traffic: &Traffic,
+        size: usize,
+        longest: Duration,
+        before: Sent,
+    ) -> anyhow::Result<Sent> {
+        let times = Times::now();
+        let sent = self.send(interface, traffic, size, longest, before)?;
+        let share = Times::share(times, Times::now());
+        Ok(Sent { elapsed: before.elapsed + sent.elapsed, share, ..sent })
     }
+
+    fn send(
+        &mut self,
+        interface: u32,
+        traffic: &Traffic,
+        size: usize,
+        longest: Duration,
+        before: Sent,
+    ) -> anyhow::Result<Sent> {
+        let Some(ebpf) = &mut self.ebpf else {
+            return packet::run(interface, traffic, size, longest, before);
+        };
+        match live(ebpf, interface, traffic, size, longest, before) {
+            // Nothing has been sent then: the kernel refuses at once or never.
+            Err(error) if self.kind == Kind::Auto => {
+                progress(format_args!("packets are made by a packet socket: {error:#}"));
+                self.ebpf = None;
+                packet::run(interface, traffic, size, longest, before)
+            }
+            result => result,
+        }
+    }
+}
+
+/// Makes packets by live frames.
+fn live(
+    ebpf: &mut Ebpf,
+    interface: u32,
+    traffic: &Traffic,
+    size: usize,
+    longest: Duration,
+    before: Sent,
+) -> anyhow::Result<Sent> {
+    set(ebpf, "TRAFFIC", *traffic)?;
+    let frame = vec![0; size];
+    // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let context: Vec<u8> =
+        [0, size as u32, 0, interface, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+    let batch = if traffic.interval == 0 { BATCH } else { PACED_BATCH };
+    let mut made = Progress { made: before.packets, fresh: before.fresh, ..Progress::default() };
+    let (mut packets, mut elapsed) = (0, Duration::ZERO);
+    let mut repeat = PROBE;
+    while made.made < traffic.limit && elapsed < longest {
+        let left = u32::try_from(traffic.limit - made.made).unwrap_or(u32::MAX);
+        set(ebpf, "PROGRESS", Progress { made: made.made, fresh: made.fresh, ..Progress::default() })?;
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            ctx_in: Some(&context),
+            repeat: if traffic.interval == 0 { repeat.min(left) } else { repeat },
+            attrs: TestRunAttrs::new().xdp_live_frames(batch),
+            ..TestRunOptions::new()
+        };
+        let began = Instant::now();
+        let run = program(ebpf, "generate")?.test_run(options);
+        run.context("the kernel does not run the generator on live frames")?;
+        made = progress_of(ebpf)?;
+        let ran = Duration::from_nanos(made.last - made.start);
+        packets += made.end - made.begin;
+        elapsed += ran;
+        // What is left of the time, in one call, going by this one.
+        let each = began.elapsed().min(ran.max(LEAST)).as_nanos() / u128::from(repeat);
+        let rest = longest.saturating_sub(elapsed).as_nanos() / each.max(1);
+        let most = MOST.min(repeat.saturating_mul(STEP));
+        repeat = u32::try_from(rest).unwrap_or(u32::MAX).clamp(PROBE, most.max(PROBE));
+    }
+    let elapsed = if packets == 0 {
+        elapsed
+    } else {
+        elapsed.mul_f64((made.made - before.packets) as f64 / packets as f64)
+    };
+    Ok(Sent { packets: made.made, fresh: made.fresh, elapsed, share: 1.0 })
+}
+
+fn progress_of(ebpf: &Ebpf) -> anyhow::Result<Progress> {
+    let map = ebpf.map("PROGRESS").context("no map PROGRESS")?;
+    Ok(Array::<_, Progress>::try_from(map)?.get(&0, 0)?)
 }
 
 /// What has come to an end of the line.
@@ -161,7 +255,16 @@ pub(crate) struct End {
 impl End {
     /// Counts what comes in, on an interface of the calling thread's network namespace.
     pub(crate) fn sink(interface: &str, config: Sink) -> anyhow::Result<Self> {
-        let mut end = Self::attach(interface, "sink")?;
+        let mut end = Self::attach(interface, "sink", XdpMode::Driver)?;
+        end.config = config;
+        end.configure(config)?;
+        Ok(end)
+    }
+
+    /// The same beside other traffic: in the driver, or else in the stack.
+    pub(crate) fn beside(interface: &str, config: Sink) -> anyhow::Result<Self> {
+        let mut end = Self::attach(interface, "sink", XdpMode::Driver)
+            .or_else(|_| Self::attach(interface, "sink", XdpMode::Skb))?;
         end.config = config;
         end.configure(config)?;
         Ok(end)
@@ -169,14 +272,14 @@ impl End {
 
     /// Redirects what comes in.
     pub(crate) fn redirect(interface: &str, to: Redirect) -> anyhow::Result<Self> {
-        let mut end = Self::attach(interface, "redirect")?;
+        let mut end = Self::attach(interface, "redirect", XdpMode::Driver)?;
         set(&mut end.ebpf, "REDIRECT", to)?;
         Ok(end)
     }
 
-    fn attach(interface: &str, name: &str) -> anyhow::Result<Self> {
+    fn attach(interface: &str, name: &str, mode: XdpMode) -> anyhow::Result<Self> {
         let mut ebpf = object()?;
-        let attached = program(&mut ebpf, name)?.attach(interface, XdpMode::Driver);
+        let attached = program(&mut ebpf, name)?.attach(interface, mode);
         attached.with_context(|| format!("cannot attach {name} to {interface}"))?;
         Ok(Self { ebpf, config: Sink::default() })
     }

@@ -15,7 +15,7 @@ use portico::{
 use super::{Empty, run};
 use crate::{
     progress,
-    report::Table,
+    report::{Plot, Table},
     rig::Rig,
     stats::Nanoseconds,
     workload::{PORT, TARGET, cluster_ip, endpoints},
@@ -37,6 +37,14 @@ pub(super) fn measure(rig: &mut Rig, empty: &Empty) -> anyhow::Result<Table> {
     let mut table = Table::new(
         "nanoseconds a packet to any of a number of services, each with ten endpoints",
         &["services", "XDP", "XDP p99", "tc", "tc p99"],
+    )
+    .plot(
+        Plot::lines("services", "XDP")
+            .and("XDP p99")
+            .and("tc")
+            .and("tc p99")
+            .unit("ns/packet")
+            .less_is_better(),
     );
     for services in SERVICES {
         progress(format_args!("programs: {services} services"));

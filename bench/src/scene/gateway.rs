@@ -1,12 +1,21 @@
 //! What forwards in the middle of a scene.
 
-use std::{io::Write as _, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use nix::net::if_::if_nametoindex;
 use portico::lab::{Cgroup, Daemon, Netns, Options, Workspace, XdpMode, manifest::Manifests};
 
-use super::{FAR, MACS, NEAR, objects::Services};
+use super::{
+    FAR, MACS, NEAR,
+    kube_proxy::{self, KubeProxy},
+    objects::Services,
+};
 use crate::{
     generator::{
         End,
@@ -16,6 +25,8 @@ use crate::{
     variants::Variant,
 };
 
+/// The file with them.
+const SERVICES: &str = "services.yaml";
 /// How long a daemon may take to write its services.
 const SYNCED: Duration = Duration::from_secs(120);
 
@@ -25,13 +36,15 @@ pub(crate) struct Binaries {
     pub(crate) portico: PathBuf,
     /// What `portico run --help` prints.
     pub(crate) help: String,
+    /// What it is told besides.
+    pub(crate) more: Vec<&'static str>,
 }
 
 impl Binaries {
     pub(crate) fn new(portico: PathBuf) -> anyhow::Result<Self> {
-        let help = std::process::Command::new(&portico).args(["run", "--help"]).output();
+        let help = Command::new(&portico).args(["run", "--help"]).output();
         let help = help.with_context(|| format!("cannot run {}", portico.display()))?;
-        Ok(Self { portico, help: String::from_utf8_lossy(&help.stdout).into_owned() })
+        Ok(Self { portico, help: String::from_utf8_lossy(&help.stdout).into_owned(), more: Vec::new() })
     }
 
     /// Why a variant cannot be measured here.
@@ -40,13 +53,14 @@ impl Binaries {
             Variant::Iptables if !runs("iptables-nft-restore") => {
                 Some("iptables-nft-restore is not installed (apt-get install iptables)".to_owned())
             }
+            Variant::KubeProxy => kube_proxy::lack(),
             _ => variant.lacks(&self.help),
         }
     }
 }
 
 fn runs(program: &str) -> bool {
-    std::process::Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
 /// What forwards; gone on drop.
@@ -58,21 +72,37 @@ pub(crate) enum Gateway {
     /// One that redirects.
     Redirect { _end: Box<End> },
     /// `portico run`.
-    Portico { _portico: Box<Portico> },
+    Portico(Box<Portico>),
+    /// kube-proxy.
+    KubeProxy { _proxy: Box<KubeProxy> },
 }
 
 /// Fields are dropped in this order.
 pub(crate) struct Portico {
-    _daemon: Daemon,
-    _cgroup: Cgroup,
-    _workspace: Workspace,
+    pub(crate) daemon: Daemon,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) workspace: Workspace,
+}
+
+impl Portico {
+    /// Writes other services for the daemon to find.
+    pub(crate) fn serve(&self, services: &Services) -> anyhow::Result<()> {
+        Ok(Manifests::new(self.workspace.manifests()).put_text(SERVICES, &services.manifests())?)
+    }
+
+    /// Waits until it has written everything.
+    pub(crate) fn wait_synced(&mut self) -> anyhow::Result<()> {
+        Ok(self.daemon.wait_synced(SYNCED)?)
+    }
 }
 
 impl Gateway {
+    /// Starts what forwards between these interfaces of a namespace.
     pub(crate) fn start(
         variant: Variant,
         services: &Services,
         ns: &Netns,
+        interfaces: &[&str],
         binaries: &Binaries,
     ) -> anyhow::Result<Self> {
         Ok(match variant {
@@ -102,7 +132,8 @@ impl Gateway {
                 feed(ns, program, &[], &ruleset::iptables(services))?;
                 Self::Kernel
             }
-            _ => Self::portico(variant, services, ns, binaries)?,
+            Variant::KubeProxy => Self::KubeProxy { _proxy: Box::new(KubeProxy::start(ns, services)?) },
+            _ => Self::portico(variant, services, ns, interfaces, binaries)?,
         })
     }
 
@@ -110,25 +141,42 @@ impl Gateway {
         variant: Variant,
         services: &Services,
         ns: &Netns,
+        interfaces: &[&str],
         binaries: &Binaries,
     ) -> anyhow::Result<Self> {
         let (workspace, cgroup) = (Workspace::new()?, Cgroup::new("bench")?);
         let manifests = Manifests::new(workspace.manifests());
         manifests.put_node()?;
-        manifests.put_text("services.yaml", &services.manifests())?;
+        manifests.put_text(SERVICES, &services.manifests())?;
         let mut options = Options::new(&binaries.portico, &workspace, cgroup.path());
-        options.interfaces = [NEAR, FAR].map(str::to_owned).to_vec();
+        options.interfaces = interfaces.iter().map(|&interface| interface.to_owned()).collect();
         options.xdp = if variant == Variant::TcOnly { XdpMode::Off } else { XdpMode::Native };
         let mut more = vec!["--metrics-bind-address", "off", "--healthz-bind-address", "off"];
         if services.masquerade {
             more.push("--masquerade-all");
         }
         more.extend(variant.options(&binaries.help));
+        more.extend(&binaries.more);
         options.more = more.into_iter().map(Into::into).collect();
-        let mut daemon = Daemon::start(ns, options)?;
-        daemon.wait_synced(SYNCED)?;
-        let portico = Portico { _daemon: daemon, _cgroup: cgroup, _workspace: workspace };
-        Ok(Self::Portico { _portico: Box::new(portico) })
+        let daemon = Daemon::start(ns, options)?;
+        let mut portico = Portico { daemon, cgroup, workspace };
+        portico.wait_synced()?;
+        Ok(Self::Portico(Box::new(portico)))
+    }
+
+    /// The daemon, if there is one.
+    pub(crate) fn portico_mut(&mut self) -> Option<&mut Portico> {
+        match self {
+            Self::Portico(portico) => Some(portico),
+            _ => None,
+        }
+    }
+
+    /// Makes a command start where Portico's hooks on sockets are, if they are.
+    pub(crate) fn place(&self, command: &mut Command) {
+        if let Self::Portico(portico) = self {
+            portico.cgroup.place(command);
+        }
     }
 
     /// Where packets end, if it is here.

@@ -10,9 +10,12 @@
 //! GRO, as NICs do, and as a veth needs to accept frames from XDP at its other end.
 
 pub(crate) mod gateway;
+pub(crate) mod hosts;
+mod kube_proxy;
 pub(crate) mod objects;
 
 use std::{
+    fs,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -58,15 +61,31 @@ pub(crate) struct Passed {
 }
 
 impl Passed {
-    /// Nanoseconds for each packet that arrived.
+    /// Nanoseconds of the CPU for each packet that arrived.
     pub(crate) fn nanoseconds(&self) -> f64 {
-        self.sent.elapsed.as_nanos() as f64 / self.arrived.max(1) as f64
+        self.sent.elapsed.as_nanos() as f64 * self.sent.share / self.arrived.max(1) as f64
+    }
+
+    /// Share of the CPU's time that other processes had, in percent.
+    pub(crate) fn others(&self) -> f64 {
+        100.0 * (1.0 - self.sent.share)
     }
 
     /// Share that did not arrive, in percent.
     pub(crate) fn lost(&self) -> f64 {
         100.0 * (1.0 - self.arrived as f64 / self.sent.packets.max(1) as f64)
     }
+}
+
+/// How many packets came where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    /// To the gateway from clients, whatever became of them.
+    pub(crate) gateway: u64,
+    /// To clients.
+    pub(crate) client: u64,
+    /// To endpoints.
+    pub(crate) backend: u64,
 }
 
 /// A row of namespaces, and what forwards in the middle.
@@ -106,7 +125,7 @@ impl Scene {
             End::sink(NEAR, config)
         })??;
         let interface = client.run(|| if_nametoindex(NEAR))?.context("the client has no interface")?;
-        let gateway = Gateway::start(variant, &services, &middle, binaries)
+        let gateway = Gateway::start(variant, &services, &middle, &[NEAR, FAR], binaries)
             .with_context(|| format!("cannot set up {}", variant.name()))?;
         Ok(Self { variant, services, gateway, near, far, client, middle, _backend: backend, interface, cpu })
     }
@@ -156,6 +175,13 @@ impl Scene {
     /// The end where packets arrive, for latencies.
     pub(crate) fn end(&mut self) -> &mut End {
         self.gateway.end_mut().unwrap_or(&mut self.far)
+    }
+
+    /// How many packets came where so far.
+    pub(crate) fn received(&self) -> anyhow::Result<Received> {
+        let text = self.middle.run(|| fs::read_to_string("/proc/thread-self/net/dev"))??;
+        let gateway = packets_in(&text, NEAR).with_context(|| format!("there is no {NEAR} in {text}"))?;
+        Ok(Received { gateway, client: self.near.counts()?.arrived, backend: self.far.counts()?.arrived })
     }
 
     /// Makes that many flows known to conntrack as established and assured, by handshakes from both sides. Nothing if
@@ -209,8 +235,7 @@ impl Scene {
 
     /// Empties the gateway's conntrack.
     pub(crate) fn forget(&self) -> anyhow::Result<()> {
-        let output = self.middle.command("conntrack").arg("-F").output().context("cannot run conntrack")?;
-        ensure!(output.status.success(), "conntrack -F: {}", String::from_utf8_lossy(&output.stderr));
+        flush(&self.middle)?;
         let began = Instant::now();
         // Of the kernel's own, ICMPv6 for one, there may be a few at any time.
         while self.flows()? > 10 {
@@ -248,6 +273,19 @@ impl Scene {
             |line: &&str| line.contains("[ASSURED]") && (self.services.udp || line.contains("ESTABLISHED"));
         Ok(text.lines().filter(good).count())
     }
+}
+
+/// What an interface has received by /proc/net/dev, see proc_pid_net(5).
+fn packets_in(text: &str, interface: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Tells a namespace's conntrack to forget all it knows.
+fn flush(ns: &Netns) -> anyhow::Result<()> {
+    let output = ns.command("conntrack").arg("-F").output().context("cannot run conntrack")?;
+    ensure!(output.status.success(), "conntrack -F: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 fn networks(v4: &str, bits: u8, v6: &str) -> Sink {
@@ -306,4 +344,16 @@ fn connect(client: &Netns, middle: &Netns, backend: &Netns) -> anyhow::Result<()
          route add 172.16.0.0/12 via 198.18.1.2\nroute add fd17::/16 via 2001:db8:b::2\n"
     ))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_say_what_they_received() {
+        let text = "Inter-| Receive\n face |bytes packets errs\n  eth01:  1 2 3\n  eth0: 600 10 0 0\n";
+        assert_eq!(packets_in(text, "eth0"), Some(10));
+        assert_eq!(packets_in(text, "eth1"), None);
+    }
 }

@@ -13,7 +13,7 @@ pub(crate) const PORT: u16 = 80;
 pub(crate) const TARGET: u16 = 8080;
 
 /// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Family {
     V4,
     V6,
