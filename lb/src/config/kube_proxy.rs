@@ -99,6 +99,7 @@ pub(super) fn resolve(set: &Settings, own: &Settings, host: &Host, mistakes: &mu
         fast_path: FastPath::new(own.texts("fastPath").iter().filter_map(|part| part.parse().ok())),
         flow_cache: u32::try_from(own.int("flowCache")).ok(),
         guard: guard(own),
+        closes_vips: own.text("unservedPorts") == "drop",
         cgroup: path(own, "cgroup"),
         pin_dir: path(own, "pinDir").unwrap_or_else(|| host.pin_dir.clone()),
         node_port_addresses: NodePortAddresses::new(ranges(set)),

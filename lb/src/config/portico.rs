@@ -68,8 +68,7 @@ static FIELDS: &[Field] = &[
         "guard",
         "guard",
         Kind::OneOf(&["on", "off"]),
-        "Whether XDP drops what may not open a connection, and other ports of load-balancer addresses are closed: on or \
-         off [default: on]",
+        "Whether XDP drops what may not open a connection: on or off [default: on]",
     ),
     field(
         "interfaces",
@@ -120,6 +119,13 @@ static FIELDS: &[Field] = &[
         SYN_COOKIES,
         "From how many SYNs a second to a service port on its clients have to prove their address by a SYN cookie, where \
          its Service does not say; 1: always, 0: never [default: 10000]",
+    ),
+    field(
+        "unservedPorts",
+        "unserved-ports",
+        Kind::OneOf(&["drop", "pass"]),
+        "What the guard does with packets to ports of load-balancer addresses that no Service here has: drop, or pass as \
+         kube-proxy does [default: pass]",
     ),
     field(
         "xdp",

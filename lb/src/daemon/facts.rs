@@ -29,6 +29,7 @@ pub(super) fn of(options: &Options, node: Option<&Node>, index: &Index, snapshot
         service_networks: options.service_cidrs.iter().copied().chain(index.service_cidrs()).collect(),
         masquerade_all: options.masquerade_all,
         guard: options.guard,
+        closes_vips: options.closes_vips && options.guard.is_some(),
     }
 }
 

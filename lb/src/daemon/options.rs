@@ -55,6 +55,8 @@ pub struct Options {
     pub flow_cache: Option<u32>,
     /// How many connections Services take that do not say so; none: nothing is guarded.
     pub guard: Option<Guard>,
+    /// Whether the guard closes the ports of load-balancer addresses that are not served.
+    pub closes_vips: bool,
     /// The cgroup whose sockets are translated; none: the root.
     pub cgroup: Option<PathBuf>,
     /// Where state is pinned.

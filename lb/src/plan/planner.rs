@@ -49,6 +49,8 @@ pub struct NodeFacts {
     pub masquerade_all: bool,
     /// How many connections Services take that do not say so; none: nothing is guarded.
     pub guard: Option<abi::Guard>,
+    /// Whether the guard closes the ports of load-balancer addresses that are not served.
+    pub closes_vips: bool,
 }
 
 impl NodeFacts {

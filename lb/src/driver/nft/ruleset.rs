@@ -5,8 +5,9 @@
 //! | `verdict` | prerouting -110, after conntrack, before NAT | refuses and withholds new flows |
 //! | `translate` | prerouting dstnat (nat) | label to backend, once for each connection |
 //! | `settle` | prerouting -99, right after NAT | drops what stayed untranslated, ends the life of the label |
+//! | `peculiar` | from `settle` | labels that name no backend |
 //! | `masquerading` | postrouting srcnat (nat) | hides the client where the mark asks for it |
-//! | `early`, `proxy_forward`, `proxy_input`, `resume`, `resumed` | | [`handshake`] |
+//! | `early`, `proxy_forward`, `proxy_input`, `proxied`, `resume`, `resumed` | | [`handshake`] |
 
 mod handshake;
 
@@ -113,11 +114,12 @@ impl Family {
 }
 
 /// Chains and where they hook in. `masquerade`, `dnat`, `snat` and `ct` are keywords and cannot name one.
-const CHAINS: [(&str, &str); 4] = [
+const CHAINS: [(&str, &str); 5] = [
     ("verdict", "type filter hook prerouting priority -110; policy accept;"),
     ("translate", "type nat hook prerouting priority dstnat; policy accept;"),
     ("settle", "type filter hook prerouting priority -99; policy accept;"),
     ("masquerading", "type nat hook postrouting priority srcnat; policy accept;"),
+    ("peculiar", ""),
 ];
 
 /// Whether the kernel's synproxy is to be used; not all kernels have it.
@@ -129,62 +131,75 @@ pub enum Synproxy {
     Absent,
 }
 
+/// Bits that no backend's id has: what they are in is a verdict or completes a handshake.
+const PECULIAR: Label = Label(!(Label::RESERVED - 1));
+/// Bits that tell labels from ordinary priorities.
+const LABELS: Label = Label(!(Label::FIRST - 1));
+
 /// The rules of all chains, each chain in order.
+///
+/// Most packets have no label, and most that have one open or continue an ordinary flow: each chain looks for them first,
+/// and knows labels by masks, which the kernel compares without a call and without turning bytes (`nft_cmp_fast`,
+/// `nft_bitwise_fast`), as it does not compare ranges.
 fn rules(synproxy: Synproxy) -> String {
     use counter::{HANDSHAKES, INVALID, MASQUERADED, PROBE_LOST, REFUSED, UNKNOWN_LABEL, WITHHELD};
-    let (reject, withhold, probe) = (Label::REJECT, Label::DROP, Label::PROBE);
-    let labelled = format!("meta priority >= {}", Label(Label::FIRST));
+    let (reject, withhold, probe, none) = (Label::REJECT, Label::DROP, Label::PROBE, Label::NONE);
     let (bit, others) = (MASQUERADE_MARK, !MASQUERADE_MARK);
     let mut text = String::new();
     let mut rule = |chain: &str, rule: &str| {
         let _ = writeln!(text, "add rule {TABLE} {chain} {rule}");
     };
+    rule("verdict", &format!("meta priority & {PECULIAR} == {none} accept"));
+    rule("settle", &format!("meta priority & {LABELS} == {none} accept"));
+    rule("settle", &format!("meta priority & {PECULIAR} != {none} jump peculiar"));
     if synproxy == Synproxy::On {
         handshake::rules(INVALID).iter().for_each(|(chain, text)| rule(chain, text));
-        handshake::settle(HANDSHAKES).iter().for_each(|text| rule("settle", text));
-        rule("masquerading", &handshake::end());
+        handshake::settle(HANDSHAKES).iter().for_each(|text| rule("peculiar", text));
+        rule("masquerading", &handshake::end(LABELS, PECULIAR));
     }
     rule("verdict", &format!("ct state new meta priority {reject} counter name {REFUSED} reject"));
     rule("verdict", &format!("ct state new meta priority {withhold} counter name {WITHHELD} drop"));
     for (family, keyword, ip) in [(Family::V4, "ipv4", "ip"), (Family::V6, "ipv6", "ip6")] {
-        // A mapping to a port is accepted by nft only where the transport protocol is known to have ports.
         let map = family.map();
-        rule(
-            "translate",
-            &format!(
-                "meta nfproto {keyword} meta l4proto {{ tcp, udp }} dnat {ip} to meta priority map @{map}"
-            ),
-        );
+        // A mapping to a port is accepted by nft only where the transport protocol is known to have ports. Two rules,
+        // because a set of two protocols is looked up as any other set.
+        for protocol in ["tcp", "udp"] {
+            rule(
+                "translate",
+                &format!(
+                    "meta nfproto {keyword} meta l4proto {protocol} dnat {ip} to meta priority map @{map}"
+                ),
+            );
+        }
     }
     // Dropped here, a probe reaches no socket and no wire, and its conntrack entry is never confirmed.
     for (family, keyword) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")] {
         let counter = family.probe_counter();
         rule(
-            "settle",
+            "peculiar",
             &format!(
                 "meta priority {probe} meta nfproto {keyword} ct status & dnat == dnat counter name {counter} drop"
             ),
         );
     }
-    rule("settle", &format!("meta priority {probe} counter name {PROBE_LOST} drop"));
+    rule("peculiar", &format!("meta priority {probe} counter name {PROBE_LOST} drop"));
+    // NAT chains see the first packet of a connection only, which is the one that is not confirmed yet. Its mark is for
+    // `masquerading`. `ip_forward` overwrites the priority, nothing does so for IPv6 and local delivery, and qdiscs read
+    // it.
+    let end = format!("meta priority set {none}");
+    rule("settle", &format!("ct status & (dnat | confirmed) == dnat {end} accept"));
+    // On any other (a second datagram of an unanswered flow is still "new") nobody would clear the bit.
+    let unmark = format!("meta mark set meta mark & {others:#x}");
+    rule("settle", &format!("ct state established {unmark} {end} accept"));
     // What conntrack does not track is not translated either.
-    rule("settle", &format!("{labelled} ct state invalid,untracked counter name {INVALID} drop"));
-    rule(
-        "settle",
-        &format!("{labelled} ct state new ct status & dnat == 0 counter name {UNKNOWN_LABEL} drop"),
-    );
-    // NAT chains see the first packet of a connection only, which is the one that is not confirmed yet. On any other
-    // (a second datagram of an unanswered flow is still "new") nobody would clear the bit.
-    rule(
-        "settle",
-        &format!("{labelled} ct status & confirmed == confirmed meta mark set meta mark & {others:#x}"),
-    );
-    // `ip_forward` overwrites the priority, nothing does so for IPv6 and local delivery, and qdiscs read it.
-    rule("settle", &format!("{labelled} meta priority set {}", Label::NONE));
+    rule("settle", &format!("ct state invalid,untracked counter name {INVALID} drop"));
+    rule("settle", &format!("ct state new ct status & dnat == 0 counter name {UNKNOWN_LABEL} drop"));
+    rule("settle", &format!("ct status & confirmed == confirmed {unmark}"));
+    rule("settle", &end);
     rule(
         "masquerading",
         &format!(
-            "meta mark & {bit:#x} == {bit:#x} meta mark set meta mark & {others:#x} counter name {MASQUERADED} masquerade fully-random"
+            "meta mark & {bit:#x} == {bit:#x} {unmark} counter name {MASQUERADED} masquerade fully-random"
         ),
     );
     text

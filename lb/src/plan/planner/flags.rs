@@ -17,7 +17,7 @@ pub(super) fn of_service(service: &model::Service, facts: &NodeFacts) -> Vec<(Ad
         return Vec::new();
     }
     let flagged = |ips: &[IpAddr], flag| ips.iter().map(|ip| (Addr::from(*ip), flag)).collect::<Vec<_>>();
-    let vips = if facts.guard.is_some() { flagged(&service.load_balancer_ips, VIP) } else { Vec::new() };
+    let vips = if facts.closes_vips { flagged(&service.load_balancer_ips, VIP) } else { Vec::new() };
     let mut addresses = flagged(&service.cluster_ips, CLUSTER_IP);
     addresses.extend(vips);
     addresses

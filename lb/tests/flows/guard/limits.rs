@@ -23,7 +23,7 @@ fn start(more: &[&str], change: impl FnOnce(&mut portico::lab::manifest::Service
 #[test]
 fn what_may_not_open_a_connection_leaves_no_entry() {
     root();
-    let scene = start(&[], |service| {
+    let scene = start(&["--unserved-ports", "drop"], |service| {
         let client = addr::CLIENT;
         service.source_ranges = vec![format!("{}/32", client.v4), format!("{}/128", client.v6)];
     });
@@ -148,7 +148,10 @@ fn datagrams_of_new_flows_count_and_those_of_others_do_not() {
 #[test]
 fn it_can_be_switched_off() {
     root();
-    let scene = start(&["--guard", "off", "--syn-cookies", "1", "--max-new-flows", "1"], |_| ());
+    let scene = start(
+        &["--guard", "off", "--unserved-ports", "drop", "--syn-cookies", "1", "--max-new-flows", "1"],
+        |_| (),
+    );
     for family in Family::ALL {
         let names = ["malformed", "unserved_vip", "challenge", "limit"];
         let counts = grown(&scene, &names, || {

@@ -19,13 +19,14 @@ const REMEMBERED: &str = "2s";
 /// How many there may be at a time.
 const ROOM: u32 = 65_536;
 
-/// Chains and where they hook in, the last one nowhere.
-pub(super) const CHAINS: [(&str, &str); 5] = [
+/// Chains and where they hook in, the last ones nowhere.
+pub(super) const CHAINS: [(&str, &str); 6] = [
     ("early", "type filter hook prerouting priority raw; policy accept;"),
     ("proxy_forward", "type filter hook forward priority -200; policy accept;"),
     ("proxy_input", "type filter hook input priority -200; policy accept;"),
     ("resume", "type nat hook output priority -100; policy accept;"),
     ("resumed", ""),
+    ("proxied", ""),
 ];
 
 /// The map that labels are remembered in.
@@ -70,8 +71,13 @@ const fn keyword(family: Family) -> &'static str {
 /// Chain and rule, those of a chain in order; `lost` counts what cannot be translated.
 pub(super) fn rules(lost: &str) -> Vec<(&'static str, String)> {
     let labels = labels();
-    let mut rules = vec![("early", format!("meta priority {labels} notrack"))];
+    let (bits, handshake) = (Label(Label::HANDSHAKE | !(2 * Label::HANDSHAKE - 1)), Label(Label::HANDSHAKE));
+    let mut rules = vec![("early", format!("meta priority & {bits} == {handshake} notrack"))];
     let mut rule = |chain, rule| rules.push((chain, rule));
+    // IPv4's forwarding has overwritten the label.
+    for chain in ["proxy_forward", "proxy_input"] {
+        rule(chain, "ct state untracked goto proxied".to_owned());
+    }
     let masquerade = Label(Label::HANDSHAKE | Label::HANDSHAKE_MASQUERADE);
     let last = Label(2 * Label::HANDSHAKE - 1);
     rule(
@@ -91,25 +97,21 @@ pub(super) fn rules(lost: &str) -> Vec<(&'static str, String)> {
                  @{MAP} {{ {key} : meta priority }}"
             ),
         );
-        // IPv4's forwarding has overwritten the label.
-        for chain in ["proxy_forward", "proxy_input"] {
-            rule(
-                chain,
-                format!(
-                    "ct state untracked meta nfproto {keyword} meta l4proto tcp {key} @{MAP} synproxy mss {mss} wscale \
-                     {WINDOW_SCALE} timestamp sack-perm"
-                ),
-            );
-            // Of SYNs there is nothing to remember, and there may be too many of them for the map.
-            rule(
-                chain,
-                format!(
-                    "ct state untracked meta nfproto {keyword} meta l4proto tcp meta mark & {MASQUERADE_MARK:#x} == \
-                     {MASQUERADE_MARK:#x} tcp flags & (syn | ack) == syn synproxy mss {mss} wscale {WINDOW_SCALE} \
-                     timestamp sack-perm"
-                ),
-            );
-        }
+        rule(
+            "proxied",
+            format!(
+                "meta nfproto {keyword} meta l4proto tcp {key} @{MAP} synproxy mss {mss} wscale {WINDOW_SCALE} \
+                 timestamp sack-perm"
+            ),
+        );
+        // Of SYNs there is nothing to remember, and there may be too many of them for the map.
+        rule(
+            "proxied",
+            format!(
+                "meta nfproto {keyword} meta l4proto tcp meta mark & {MASQUERADE_MARK:#x} == {MASQUERADE_MARK:#x} tcp \
+                 flags & (syn | ack) == syn synproxy mss {mss} wscale {WINDOW_SCALE} timestamp sack-perm"
+            ),
+        );
         // A process could set such a priority itself, but not send from an address of others.
         rule(
             "resume",
@@ -134,7 +136,7 @@ pub(super) fn rules(lost: &str) -> Vec<(&'static str, String)> {
     rules
 }
 
-/// Rules at the start of `settle`: such packets go on untranslated, if their label is remembered.
+/// Rules at the start of `peculiar`: such packets go on untranslated, if their label is remembered.
 pub(super) fn settle(counter: &str) -> [String; 3] {
     let labels = labels();
     let [v4, v6] = Family::ALL.map(|family| {
@@ -150,10 +152,10 @@ pub(super) fn settle(counter: &str) -> [String; 3] {
 }
 
 /// Rule at the start of `masquerading`: the label ends where the packet that it was given back to is about to leave.
-pub(super) fn end() -> String {
-    let (first, last) = (Label(Label::FIRST), Label(Label::RESERVED - 1));
+pub(super) fn end(labels: Label, peculiar: Label) -> String {
+    let none = Label::NONE;
     format!(
-        "meta priority {first}-{last} ct status dnat fib saddr type != local meta priority set {}",
-        Label::NONE
+        "meta priority & {labels} != {none} meta priority & {peculiar} == {none} ct status dnat fib saddr type != local \
+         meta priority set {none}"
     )
 }
