@@ -60,7 +60,7 @@ fn damage_is_noticed_and_mended() {
     });
     for (damage, ensured) in [
         ("flush chain inet portico translate", Ensured::Repaired),
-        ("flush chain inet portico settle; delete counter inet portico probe4", Ensured::Repaired),
+        ("flush chain inet portico peculiar; delete counter inet portico probe4", Ensured::Repaired),
         ("add rule inet portico settle accept", Ensured::Repaired),
         ("insert rule inet portico masquerading return", Ensured::Repaired),
         ("flush chain inet portico verdict; delete chain inet portico verdict", Ensured::Repaired),
