@@ -26,8 +26,9 @@ pub const HOLD: u64 = 30;
 /// For how many seconds more what was asked of clients before is taken.
 pub const GRACE: u64 = 10;
 
-/// For how long clients repeat a SYN that nobody answers, as a rule; in [`Time::coarse`].
-const REPEATED: u32 = 16;
+/// For how long SYNs may be repetitions: clients repeat one after one second and after three (RFC 6298). In
+/// [`Time::coarse`].
+const REPEATED: u32 = 4;
 
 /// A second in nanoseconds.
 const SECOND: u64 = 1_000_000_000;

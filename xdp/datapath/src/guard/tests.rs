@@ -112,7 +112,7 @@ fn as_many_as_a_limit_lets_in_ask_for_cookies() {
         assert!(!seen.asks_for_cookies(&guard, clock(1)));
         seen.opening(&guard, clock(1));
         assert!(seen.asks_for_cookies(&guard, clock(1)));
-        assert!(seen.may_repeat(clock(10 * SECOND)) && !seen.may_repeat(clock(20 * SECOND)));
+        assert!(seen.may_repeat(clock(3 * SECOND)) && !seen.may_repeat(clock(6 * SECOND)));
     });
 }
 
