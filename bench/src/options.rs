@@ -47,15 +47,15 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     variants: Vec<Variant>,
     /// How often each variant has its turn.
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// How long a turn takes.
-    #[arg(long, value_name = "MS", default_value_t = 200)]
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     turn_ms: u64,
     #[command(flatten)]
     pub(crate) agent: sockets::Agent,
     /// Connections that stay open, for disruption.
-    #[arg(long, value_name = "N", default_value_t = 300)]
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
     /// The binary that sections run [default: portico beside this program].
     #[arg(long, value_name = "PATH")]
@@ -244,5 +244,27 @@ impl Options {
 
     fn variants(&self) -> Vec<Variant> {
         if self.variants.is_empty() { Variant::ALL.to_vec() } else { self.variants.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_measured_is_refused_before_anything_is() {
+        let parse = |option, value| Options::try_parse_from(["portico-bench", "datapath", option, value]);
+        for (option, good, bad) in [
+            ("--flows", ["1", "1,1000000"], ["0", "1,0"]),
+            ("--size", ["60", "1514"], ["59", "65536"]),
+            ("--fresh", ["0", "100"], ["100.1", "NaN"]),
+            ("--rate", ["1", "1000000"], ["0", "-1"]),
+            ("--rounds", ["1", "9"], ["0", "x"]),
+            ("--turn-ms", ["1", "500"], ["0", "-1"]),
+            ("--connections", ["1", "300"], ["0", "-1"]),
+        ] {
+            good.into_iter().for_each(|value| assert!(parse(option, value).is_ok(), "{option} {value}"));
+            bad.into_iter().for_each(|value| assert!(parse(option, value).is_err(), "{option} {value}"));
+        }
     }
 }

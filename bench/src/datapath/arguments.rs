@@ -1,6 +1,6 @@
 //! What packets are to be like, on the command line.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::RangedU64ValueParser, value_parser};
 
 use crate::scene::objects::Family;
 
@@ -9,7 +9,7 @@ use crate::scene::objects::Family;
 #[group(id = "packets")]
 pub(crate) struct Arguments {
     /// Numbers of established flows [default: 1,1000,100000; with --full, 1000000 too].
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = value_parser!(u32).range(1..))]
     pub(super) flows: Option<Vec<u32>>,
     /// Address families, for sockets and disruption too [default: v4; with --full, both].
     #[arg(long, value_name = "FAMILY", value_delimiter = ',')]
@@ -17,14 +17,14 @@ pub(crate) struct Arguments {
     /// Their protocols [default: tcp; with --full, both].
     #[arg(long, value_name = "PROTOCOL", value_delimiter = ',')]
     pub(super) protocol: Vec<Transport>,
-    /// Bytes of a frame, without its checksum.
-    #[arg(long, value_name = "BYTES", default_value_t = 60)]
+    /// Bytes of a frame, without its checksum; IPv6 and timestamps need a few more than the least.
+    #[arg(long, value_name = "BYTES", default_value_t = 60, value_parser = RangedU64ValueParser::<usize>::new().range(60..=65_535))]
     pub(super) size: usize,
     /// Share of packets that open a new flow, in percent.
-    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = percent)]
     pub(super) fresh: f64,
     /// Packets a second, at equal distances [default: as fast as can be].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub(super) rate: Option<u32>,
     /// Replace clients' addresses (growth too).
     #[arg(long)]
@@ -57,12 +57,17 @@ impl Arguments {
 
     /// As [`Traffic::fresh`].
     pub(crate) fn fresh(&self) -> u32 {
-        (self.fresh.clamp(0.0, 100.0) / 100.0 * 65_536.0) as u32
+        (self.fresh / 100.0 * 65_536.0) as u32
     }
 
     pub(crate) const fn rate(&self) -> Option<u32> {
         self.rate
     }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if (0.0..=100.0).contains(&value) { Ok(value) } else { Err("it is not from 0 to 100".to_owned()) }
 }
 
 /// A protocol with ports.
