@@ -65,7 +65,8 @@ counters! {
     SourceRange = "source_range",
     /// A cluster IP has no such port: refused.
     UnservedPort = "unserved_port",
-    /// A load-balancer address has no such port: dropped by the guard, unless the host itself has the address.
+    /// A load-balancer address has no such port, and such ports are to be closed: dropped by the guard, unless the host itself
+    /// has the address.
     UnservedVip = "unserved_vip",
     /// A cluster IP that no Service has: dropped.
     Unallocated = "unallocated",

@@ -9,8 +9,8 @@ pub const LOCAL: u32 = 2;
 /// [`super::map::ADDRESSES`] value: a Service's cluster IP; ports without frontend are refused.
 pub const CLUSTER_IP: u32 = 4;
 
-/// [`super::map::ADDRESSES`] value: a load balancer gave it to a Service; ports without frontend are nobody's, unless the
-/// node has the address.
+/// [`super::map::ADDRESSES`] value: a load balancer gave it to a Service, and its ports without frontend are to be closed,
+/// unless the node has the address.
 pub const VIP: u32 = 8;
 
 /// [`super::map::NETWORKS`] value: pods of this node have their addresses from here.
