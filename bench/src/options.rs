@@ -49,7 +49,7 @@ pub(crate) struct Options {
     /// How often each variant has its turn.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How long a turn takes.
+    /// How long a turn takes; with the cache of established flows at least a second.
     #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     turn_ms: u64,
     #[command(flatten)]

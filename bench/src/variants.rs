@@ -1,5 +1,7 @@
 //! Ways for a packet through the gateway.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 
 /// What forwards packets.
@@ -67,6 +69,12 @@ impl Variant {
         matches!(self, Self::FastPath | Self::FastPathUncached | Self::XdpDecides | Self::TcOnly)
     }
 
+    /// How long a turn of established flows takes: at least so long. What was learned of a flow is trusted for a second, so
+    /// a shorter turn would see more of the first questions or less of the later ones than there are.
+    pub(crate) fn turn(self, least: Duration) -> Duration {
+        if self == Self::FastPath { least.max(TRUST) } else { least }
+    }
+
     /// Options of `portico run` for it; those that the binary knows, where they only say what it does anyway.
     pub(crate) fn options(self, help: &str) -> Vec<&'static str> {
         let wanted: &[[&'static str; 2]] = match self {
@@ -90,6 +98,9 @@ impl Variant {
         (!missing.is_empty()).then(|| format!("portico run has no {}", missing.join(" and no ")))
     }
 }
+
+/// For how long Portico's cache trusts what it learned.
+const TRUST: Duration = Duration::from_secs(1);
 
 /// Whether a help text has an option.
 pub(crate) fn knows(help: &str, flag: &str) -> bool {
