@@ -12,40 +12,83 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use datapath::{
-    abi::{Counter, FORWARD, Flow, Hook, PARTIAL, PASS, REPLY, TRANSMIT, UNROUTABLE, split},
+    abi::{
+        Counter, FORWARD, Flow, FlowAddresses, Hook, Line, LineKey, PARTIAL, PASS, REPLY, TRANSMIT,
+        TrafficKey, UNROUTABLE, V6_FLOW, split,
+    },
     forward::{
         arrival::{Arrival, arrival},
-        cache::{self, Slots as _},
-        rewrite,
+        cache::{self, HOPS, Slots as _},
+        rewrite::{self, Translation},
         verdict::{self, NextHop},
     },
 };
 use tables::{
     ContextFrame, Fast, Gate, KernelTables, add_traffic, add_verdicts, count, device, input, jiffies, output,
-    seed,
+    question, seed,
 };
 
 use crate::conntrack::Conntrack;
 
-/// The action for a packet that was forwarded; none if it is as it was and the kernel shall have it. Its stack and that of
-/// a decision together are more than a program may have, so this is a function of its own.
+/// The action for a packet that was forwarded; none if it is as it was and the kernel shall have it.
+///
+/// Each step is a function of its own: their stacks together are more than a program may have, and what the verifier knows
+/// of a packet after the first it would follow through the others.
+#[inline(always)]
+pub(crate) fn forward(ctx: &XdpContext, device: u32) -> Option<u32> {
+    let action = match forward_known(ctx, device) {
+        ASK => match learn(ctx) {
+            PASSED => KERNEL,
+            DROPPED => XDP_DROP,
+            index => forward_learned(ctx, device, index),
+        },
+        action => action,
+    };
+    (action != KERNEL).then_some(action)
+}
+
+/// In place of an action: conntrack and FIB have to be asked first.
+const ASK: u32 = u32::MAX;
+/// Likewise: the kernel shall have the packet.
+const KERNEL: u32 = u32::MAX - 1;
+
+/// The action for a packet of a flow that is in the cache, or [`ASK`] or [`KERNEL`].
 #[inline(never)]
-pub(crate) fn forward(ctx: &XdpContext, index: u32) -> Option<u32> {
-    match try_forward(ctx, index) {
-        Ok(action) => Some(action),
-        Err(Some(counter)) => {
-            count(Hook::Xdp, counter);
-            None
-        }
-        Err(None) => None,
-    }
+fn forward_known(ctx: &XdpContext, device: u32) -> u32 {
+    or_kernel(try_forward_known(ctx, device))
+}
+
+/// The action for the packet that was asked about, or [`KERNEL`].
+#[inline(never)]
+fn forward_learned(ctx: &XdpContext, device: u32, index: u32) -> u32 {
+    or_kernel(try_forward_learned(ctx, device, index))
+}
+
+#[inline(always)]
+fn try_forward_learned(ctx: &XdpContext, device: u32, index: u32) -> Result<u32, Option<Counter>> {
+    let frame = ContextFrame(ctx);
+    let arrival = arrival(&frame, device).map_err(|_| None)?;
+    let flows = Fast::this();
+    let line = flows.line(index).ok_or(None)?;
+    // SAFETY: this CPU's own.
+    send(&frame, &arrival, &flows, index, unsafe { &mut *line })
 }
 
 /// An error without a counter is for what decisions count anyway.
 #[inline(always)]
-fn try_forward(ctx: &XdpContext, index: u32) -> Result<u32, Option<Counter>> {
+fn or_kernel(result: Result<u32, Option<Counter>>) -> u32 {
+    result.unwrap_or_else(|counter| {
+        if let Some(counter) = counter {
+            count(Hook::Xdp, counter);
+        }
+        KERNEL
+    })
+}
+
+#[inline(always)]
+fn try_forward_known(ctx: &XdpContext, device: u32) -> Result<u32, Option<Counter>> {
     let frame = ContextFrame(ctx);
-    let arrival = match arrival(&frame, index) {
+    let arrival = match arrival(&frame, device) {
         Ok(arrival) => arrival,
         Err(Counter::Irregular) => return Err(Some(Counter::Irregular)),
         Err(_) => return Err(None),
@@ -62,87 +105,163 @@ fn try_forward(ctx: &XdpContext, index: u32) -> Result<u32, Option<Counter>> {
     // SAFETY: this CPU's own.
     let gate = unsafe { &mut *gate };
     let cached = flows.is_on() && gate.lets(hash);
-    let known = if cached { cache::find(&flows, &arrival.key, hash) } else { None };
+    let known = if cached { cache::find(&flows, &arrival.key, arrival.v4, hash) } else { None };
     if arrival.control {
-        if let Some(flow) = known {
-            end(flow);
+        if let Some((index, _)) = known {
+            end(index);
         }
         return Err(Some(Counter::Control));
     }
-    if let Some(flow) = known {
-        // SAFETY: this CPU's own.
-        let flow = unsafe { &mut *flow };
-        if cache::is_fresh(flow, now, flows.trust()) {
+    if let Some((index, line)) = known {
+        // SAFETY: as above.
+        let line = unsafe { &mut *line };
+        if cache::is_fresh(line.checked, now, flows.trust()) {
             gate.tell(hash, true);
-            return send(&frame, &arrival, flow);
+            return send(&frame, &arrival, &flows, index, line);
         }
     }
     if cached {
         gate.tell(hash, false);
     }
-    // It is looked up on the desk, and gets a place if there is something to remember: packets that belong to no flow, of
-    // which anybody can send many, take none from others.
-    let desk = flows.desk().ok_or(None)?;
+    let question = question().ok_or(None)?;
+    // SAFETY: as above.
+    let question = unsafe { &mut *question };
+    question.flow.key = arrival.key;
+    question.flow.checked = now;
+    question.hash = hash;
+    question.known = known.map_or(NONE, |(index, _)| index);
+    question.cached = cached.into();
+    question.v4 = arrival.v4.into();
+    question.class = arrival.class.into();
+    question.partial = rewrite::is_partial(&frame, &arrival).into();
+    Ok(ASK)
+}
+
+/// In place of the index of a flow: there is none.
+const NONE: u32 = u32::MAX;
+/// The kernel shall have the packet.
+const PASSED: u32 = u32::MAX;
+/// Nobody shall.
+const DROPPED: u32 = u32::MAX - 1;
+
+/// Sends a packet as its flow says.
+#[inline(always)]
+fn send(
+    frame: &ContextFrame<'_, XdpContext>,
+    arrival: &Arrival,
+    flows: &Fast,
+    index: u32,
+    line: &mut Line,
+) -> Result<u32, Option<Counter>> {
+    if line.flags & PASS != 0 {
+        return Err(Some(match line.flags & (PARTIAL | UNROUTABLE) {
+            0 => Counter::Untranslated,
+            PARTIAL => Counter::Partial,
+            _ => Counter::Unroutable,
+        }));
+    }
+    let hop = flows.hop(line.hop.into()).ok_or(None)?;
     // SAFETY: this CPU's own.
-    let flow = unsafe { &mut *desk };
-    flow.key = arrival.key;
-    flow.checked = now;
-    if let Err(counter) = look_up(ctx, flow, arrival.v4, arrival.class) {
-        if counter == Counter::Untracked && known.is_some_and(|known| is_orphan(known, now, flows.trust())) {
+    let hop = unsafe { &*hop };
+    if arrival.length > u32::from(hop.mtu) {
+        return Err(Some(Counter::Oversize));
+    }
+    let long = if arrival.v4 { None } else { Some(flows.addresses(index).ok_or(None)?) };
+    // SAFETY: as above.
+    let long = long.map(|long| unsafe { &*long });
+    // Before the packet is changed: the device may be gone.
+    let action = if line.flags & TRANSMIT != 0 {
+        XDP_TX
+    } else {
+        device(line.device).ok_or(Some(Counter::Unroutable))?
+    };
+    rewrite::apply(frame, arrival, &Translation::cached(line, hop, long)).map_err(Some)?;
+    line.packets += 1;
+    line.bytes = line.bytes.wrapping_add(arrival.length);
+    if line.bytes > u32::MAX / 2 || index == flows.desk() {
+        settle(index);
+    }
+    Ok(action)
+}
+
+/// Asks about the flow in [`question`], and remembers what there is to remember: packets that belong to no flow, of which
+/// anybody can send many, take no place from others. The place of the flow, [`PASSED`] or [`DROPPED`].
+#[inline(never)]
+fn learn(ctx: &XdpContext) -> u32 {
+    let Some(question) = question() else { return PASSED };
+    // SAFETY: this CPU's own.
+    let question = unsafe { &mut *question };
+    let flows = Fast::this();
+    let flow = &mut question.flow;
+    let known = question.known;
+    let v4 = question.v4 != 0;
+    if let Err(counter) = look_up(ctx, flow, v4, question.class as u8) {
+        if counter == Counter::Untracked && is_orphan(&flows, known, flow.checked) {
             count(Hook::Xdp, Counter::Orphan);
-            return Ok(XDP_DROP);
+            return DROPPED;
         }
         if flow.flags & PASS == 0 {
-            if let Some(known) = known {
+            if known != NONE {
                 settle(known);
-                // SAFETY: this CPU's own, and another than the desk.
-                forget(unsafe { &mut *known });
+                forget(known);
             }
-            return Err(Some(counter));
+            count(Hook::Xdp, counter);
+            return PASSED;
         }
-    } else if rewrite::is_partial(&frame, &arrival, flow) {
-        // Senders do it with all packets of a flow or with none. It is asked here only, where conntrack has the flow: one
+    } else if question.partial != 0 {
+        // Senders do it with all packets of a flow or with none. It is heeded here only, where conntrack has the flow: one
         // that it has forgotten must not reach the kernel by chance.
         flow.flags = PASS | PARTIAL;
     }
-    let place = match known {
-        None if cached => cache::admit(&flows, hash, now, gate.turn()),
-        known => known,
+    let desk = flows.desk();
+    let index = if known != NONE {
+        known
+    } else if question.cached != 0 {
+        cache::admit(&flows, v4, question.hash, flow.checked, Gate::turn()).unwrap_or(desk)
+    } else {
+        desk
     };
-    if let Some(place) = place {
-        put(flow, place);
-    }
-    // SAFETY: this CPU's own, and `flow` is not used any more.
-    let action = send(&frame, &arrival, unsafe { &mut *place.unwrap_or(desk) });
-    if place.is_none() {
-        settle(desk);
-    }
-    action
+    keep(flow, index)
 }
 
 /// Whether a packet of this flow, which conntrack has forgotten, is an answer that the kernel would take for a flow of its
 /// own, in the way of the one that the client will restore.
 #[inline(always)]
-fn is_orphan(known: *mut Flow, now: u32, trust: u32) -> bool {
-    // SAFETY: this CPU's own.
-    let known = unsafe { &*known };
-    known.flags & (REPLY | PASS) == REPLY && now.wrapping_sub(known.checked) < ORPHANED * trust
+fn is_orphan(flows: &Fast, known: u32, now: u32) -> bool {
+    if known == NONE {
+        return false;
+    }
+    flows.line(known).is_some_and(|line| {
+        // SAFETY: this CPU's own.
+        let line = unsafe { &*line };
+        line.flags & (REPLY | PASS) == REPLY && now.wrapping_sub(line.checked) < ORPHANED * flows.trust()
+    })
 }
 
-/// Writes a flow into its place. What was counted there is left as it is if the flow is counted under the same.
+/// Writes a flow into its place, or on the desk if there is none for its next hop; which it is. What was counted there is
+/// left as it is if the flow is counted under the same.
 #[inline(never)]
-fn put(flow: &Flow, place: *mut Flow) {
-    // SAFETY: this CPU's own, and another than the desk.
-    let old = unsafe { &*place };
-    if old.packets >= SETTLED || flow.flags & PASS != 0 || !verdict::is_counted_alike(old, flow) {
-        settle(place);
+fn keep(flow: &Flow, index: u32) -> u32 {
+    let flows = Fast::this();
+    let hop = if flow.flags & PASS == 0 { cache::hop(&flows, flow) } else { HOPS };
+    let index = if hop == HOPS && flow.flags & PASS == 0 {
+        settle(index);
+        forget(index);
+        flows.desk()
+    } else {
+        index
+    };
+    let Some(line) = flows.line(index) else { return PASSED };
+    // SAFETY: this CPU's own.
+    let old = unsafe { &*line };
+    if old.packets >= SETTLED
+        || flow.flags & PASS != 0
+        || (old.packets != 0 && !verdict::is_same(&counted(&flows, old, index), &verdict::traffic(flow)))
+    {
+        settle(index);
     }
-    // SAFETY: as above.
-    let place = unsafe { &mut *place };
-    let (packets, bytes) = (place.packets, place.bytes);
-    cache::copy(flow, place);
-    place.packets = packets;
-    place.bytes = bytes;
+    cache::put(&flows, flow, hop, index);
+    index
 }
 
 /// When a flow is looked up again its packets are counted for good, if they are as many.
@@ -153,39 +272,67 @@ const ORPHANED: u32 = 10;
 
 /// Forgets a flow and the packets of the other direction: from now on conntrack has to see what happens.
 #[inline(never)]
-fn end(flow: *mut Flow) {
-    settle(flow);
+fn end(index: u32) {
+    settle(index);
+    let flows = Fast::this();
+    let Some(line) = flows.line(index) else { return };
     // SAFETY: this CPU's own.
-    let flow = unsafe { &mut *flow };
-    let reverse = verdict::reverse(flow);
-    forget(flow);
-    if flow.flags & PASS != 0 {
-        return;
+    let line = unsafe { &*line };
+    if line.flags & PASS == 0
+        && let Some(hop) = flows.hop(line.hop.into())
+    {
+        // SAFETY: this CPU's own. Where the flow is so old that its hop is another now, the other direction is trusted for
+        // as long as any.
+        let reverse = cache::reverse(line, unsafe { &*hop }, long(&flows, line, index));
+        let v4 = line.key.form() & V6_FLOW == 0;
+        if let Some((other, _)) = cache::find(&flows, &reverse, v4, cache::hash(&reverse, seed())) {
+            settle(other);
+            forget(other);
+        }
     }
-    if let Some(other) = cache::find(&Fast::this(), &reverse, cache::hash(&reverse, seed())) {
-        settle(other);
-        // SAFETY: this CPU's own, and another than the flow, which is nobody's now.
-        forget(unsafe { &mut *other });
-    }
+    forget(index);
 }
 
-/// Makes an entry nobody's, whose place is free: no device has index zero.
+/// Makes a place nobody's and free: no device has index zero.
 #[inline(always)]
-fn forget(flow: &mut Flow) {
-    flow.key.device = 0;
-    flow.checked = jiffies().wrapping_sub(Fast::this().trust());
+fn forget(index: u32) {
+    let flows = Fast::this();
+    if let Some(line) = flows.line(index) {
+        // SAFETY: this CPU's own.
+        let line = unsafe { &mut *line };
+        line.key = LineKey::default();
+        line.checked = jiffies().wrapping_sub(flows.trust());
+    }
 }
 
-/// Counts what an entry holds, before it becomes another's or is judged anew.
-#[inline(never)]
-fn settle(flow: *mut Flow) {
+/// The addresses of an IPv6 flow.
+#[inline(always)]
+fn long(flows: &Fast, line: &Line, index: u32) -> Option<&'static FlowAddresses> {
+    if line.key.form() & V6_FLOW == 0 {
+        return None;
+    }
     // SAFETY: this CPU's own.
-    let flow = unsafe { &mut *flow };
-    if flow.packets != 0 {
-        add_traffic(&verdict::traffic(flow), flow.packets, flow.bytes);
-        add_verdicts(Hook::Xdp, Counter::Established, flow.packets);
-        flow.packets = 0;
-        flow.bytes = 0;
+    flows.addresses(index).map(|long| unsafe { &*long })
+}
+
+/// What the packets in a place are counted under.
+#[inline(always)]
+fn counted(flows: &Fast, line: &Line, index: u32) -> TrafficKey {
+    cache::traffic(line, long(flows, line, index))
+}
+
+/// Counts what a place holds, before it becomes another's or is judged anew.
+#[inline(never)]
+fn settle(index: u32) {
+    let flows = Fast::this();
+    let Some(line) = flows.line(index) else { return };
+    // SAFETY: this CPU's own.
+    let line = unsafe { &mut *line };
+    if line.packets != 0 {
+        add_traffic(&counted(&flows, line, index), line.packets, line.bytes);
+        add_verdicts(Hook::Xdp, Counter::Established, line.packets);
+        line.packets = 0;
+        line.bytes = 0;
     }
 }
 
@@ -278,36 +425,4 @@ fn next_hop(
     // SAFETY: the kernel wrote the largest packet into the place of the length.
     let mtu = unsafe { params.__bindgen_anon_1.mtu_result };
     Ok((NextHop { macs, mtu }, params.ifindex))
-}
-
-/// Sends a packet as its flow says.
-#[inline(always)]
-fn send(
-    frame: &ContextFrame<'_, XdpContext>,
-    arrival: &Arrival,
-    flow: &mut Flow,
-) -> Result<u32, Option<Counter>> {
-    if flow.flags & PASS != 0 {
-        return Err(Some(match flow.flags & (PARTIAL | UNROUTABLE) {
-            0 => Counter::Untranslated,
-            PARTIAL => Counter::Partial,
-            _ => Counter::Unroutable,
-        }));
-    }
-    if arrival.length > u32::from(flow.mtu) {
-        return Err(Some(Counter::Oversize));
-    }
-    // Before the packet is changed: the device may be gone.
-    let action = if flow.flags & TRANSMIT != 0 {
-        XDP_TX
-    } else {
-        device(flow.device).ok_or(Some(Counter::Unroutable))?
-    };
-    rewrite::apply(frame, arrival, flow).map_err(Some)?;
-    flow.packets += 1;
-    flow.bytes = flow.bytes.wrapping_add(arrival.length);
-    if flow.bytes > u32::MAX / 2 {
-        settle(flow);
-    }
-    Ok(action)
 }

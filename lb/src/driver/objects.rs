@@ -11,7 +11,7 @@ use aya::{
 };
 use datapath::{
     abi::{ConntrackLayout, map},
-    forward::cache::WAYS,
+    forward::cache::{DESK, HOPS, LEAST},
     guard,
 };
 
@@ -123,13 +123,13 @@ pub struct FlowCache {
 }
 
 impl FlowCache {
-    /// Flows of all CPUs together by default, 32 MiB.
-    const ALL: u32 = 262_144;
+    /// Flows of all CPUs together by default, 32 MiB and half of it for IPv6 addresses.
+    const ALL: u32 = 524_288;
 
     /// Room for at least so many flows on each CPU.
     #[must_use]
     pub fn of(flows: u32) -> Self {
-        Self { flows: if flows == 0 { 0 } else { flows.next_power_of_two().max(WAYS) } }
+        Self { flows: if flows == 0 { 0 } else { flows.next_power_of_two().max(LEAST) } }
     }
 }
 
@@ -137,7 +137,7 @@ impl Default for FlowCache {
     /// A share for each CPU, neither too little to be of use nor more than its own caches help with.
     fn default() -> Self {
         let cpus = aya::util::nr_cpus().map_or(1, |cpus| cpus as u32).max(1);
-        Self::of((Self::ALL / cpus).clamp(16_384, 131_072))
+        Self::of((Self::ALL / cpus).clamp(32_768, 262_144))
     }
 }
 
@@ -271,18 +271,22 @@ fn load_xdp(pins: &PinDir, features: Features) -> Result<(Ebpf, Option<Error>), 
         loader.override_global("FLOWS_TRUST", &trust, true);
         loader.override_global("FLOWS_SEED", &seed, true);
         loader.override_global("GUARD", &guard, true);
-        loader.map_max_entries(map::FLOWS, cpus * (flows + 1));
+        loader.map_max_entries(map::FLOWS, cpus * (flows + DESK));
+        loader.map_max_entries(map::FLOW_ADDRESSES, cpus * (flows + DESK) / 2);
+        loader.map_max_entries(map::NEXT_HOPS, cpus * (HOPS + 1));
     })?;
-    // It is no truth to be kept, and may have another size than the last one.
-    let pin = pins.maps().join(map::FLOWS);
-    match fs::remove_file(&pin) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::Unpin { map: map::FLOWS, source });
+    // They are no truth to be kept, and may have another size than the last ones.
+    for name in [map::FLOWS, map::FLOW_ADDRESSES] {
+        let pin = pins.maps().join(name);
+        match fs::remove_file(&pin) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Unpin { map: name, source });
+            }
+            _ => {}
         }
-        _ => {}
-    }
-    if let Some(flows) = ebpf.map(map::FLOWS) {
-        flows.pin(&pin).map_err(|source| Error::Pin { map: map::FLOWS, source })?;
+        if let Some(map) = ebpf.map(name) {
+            map.pin(&pin).map_err(|source| Error::Pin { map: name, source })?;
+        }
     }
     Ok((ebpf, support.err().map(Error::Fast)))
 }

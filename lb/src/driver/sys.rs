@@ -152,14 +152,19 @@ pub(super) fn map_values<V: Pod>(map: BorrowedFd<'_>) -> io::Result<Values<V>> {
 }
 
 impl<V: Pod> Values<V> {
-    pub(super) fn filter(&self, keep: impl Fn(&V) -> bool) -> Vec<V> {
-        let values = self.start.cast::<V>();
+    /// All of them, as they are when they are reached.
+    pub(super) fn iter(&self) -> impl Iterator<Item = V> {
+        (0..self.count).filter_map(|index| self.get(index))
+    }
+
+    /// One of them.
+    pub(super) fn get(&self, index: usize) -> Option<V> {
+        if index >= self.count {
+            return None;
+        }
         // SAFETY: `count` values lie in the mapping, and each bit pattern is one; what programs change meanwhile is read
         // as it was or as it becomes.
-        (0..self.count)
-            .map(|i| unsafe { values.add(i).read_volatile() })
-            .filter(|value| keep(value))
-            .collect()
+        Some(unsafe { self.start.cast::<V>().add(index).read_volatile() })
     }
 }
 

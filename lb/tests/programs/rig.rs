@@ -76,6 +76,7 @@ impl Rig {
         let objects =
             Objects::load_with(&pins.0, Features { cache: FlowCache::of(FLOWS), ..Features::default() })
                 .unwrap();
+        objects.fast().expect("the kernel takes the programs that ask conntrack");
         let maps = Maps::open(&pins.0).unwrap();
         fill(&maps);
         Self { objects, maps, pins }

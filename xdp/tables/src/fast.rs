@@ -7,16 +7,50 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use datapath::{
-    abi::{Counter, Flow, Hook, Input, InputKey, MAX_LINKS, MAX_TRAFFIC, Output, Traffic, TrafficKey},
-    forward::cache::Slots,
+    abi::{
+        Counter, Flow, FlowAddresses, Hook, Hop, Input, InputKey, Line, MAX_LINKS, MAX_TRAFFIC, Output,
+        Traffic, TrafficKey,
+    },
+    forward::cache::{DESK, HOPS, Slots},
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
-/// The loader sets the number: [`FLOWS_EACH`] and one to work on, for each CPU. Mapable, because only then its values
-/// begin at the start of a page, and so each entry at that of a cache line.
+/// The loader sets the number: [`FLOWS_EACH`] and [`DESK`] for each CPU. Mapable, because only then its values begin at the start of a
+/// page, and so each of them at that of a cache line.
 #[btf_map]
-static FLOWS: Array<Flow, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+static FLOWS: Array<Line, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Half as many.
+#[btf_map]
+static FLOW_ADDRESSES: Array<FlowAddresses, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// [`HOPS`] and one, for each CPU.
+#[btf_map]
+static NEXT_HOPS: Array<Hop, 1> = Array::new();
+
+#[btf_map]
+static QUESTION: PerCpuArray<Question, 1> = PerCpuArray::new();
+
+/// A flow that conntrack and FIB are asked about, and the packet that is the reason. In a map, as [`super::Desk`].
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Question {
+    /// The flow; what is known before are its key and the time.
+    pub flow: Flow,
+    /// By which it is found.
+    pub hash: u32,
+    /// Its place.
+    pub known: u32,
+    /// Whether it may have one.
+    pub cached: u32,
+    /// Whether it is IPv4.
+    pub v4: u32,
+    /// Type of service or traffic class.
+    pub class: u32,
+    /// Whether the packet has no checksum yet.
+    pub partial: u32,
+}
 
 #[btf_map]
 static TRAFFIC: PerCpuHashMap<TrafficKey, Traffic, { MAX_TRAFFIC as usize }, ON_DEMAND> =
@@ -105,15 +139,20 @@ impl Gate {
 
     /// A number that differs from one flow to the next.
     #[inline(always)]
-    pub const fn turn(&mut self) -> u32 {
-        self.turn = self.turn.wrapping_add(1);
-        self.turn
+    #[must_use]
+    pub fn turn() -> u32 {
+        Self::this().map_or(0, |gate| {
+            // SAFETY: this CPU's own.
+            let turn = unsafe { &mut (*gate).turn };
+            *turn = turn.wrapping_add(1);
+            *turn
+        })
     }
 }
 
 /// This CPU's part of the cache.
 pub struct Fast {
-    start: u32,
+    cpu: u32,
     each: u32,
     trust: u32,
 }
@@ -126,7 +165,7 @@ impl Fast {
         let each = constant(&raw const FLOWS_EACH);
         // SAFETY: the helper takes nothing.
         let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
-        Self { start: cpu * (each + 1), each, trust: constant(&raw const FLOWS_TRUST) }
+        Self { cpu, each, trust: constant(&raw const FLOWS_TRUST) }
     }
 
     /// Whether there is any.
@@ -136,18 +175,35 @@ impl Fast {
         self.each != 0
     }
 
-    /// A place to work on a flow that gets none.
+    /// Behind the places that flows are found in, one for a flow that gets none.
     #[inline(always)]
     #[must_use]
-    pub fn desk(&self) -> Option<*mut Flow> {
-        FLOWS.get_ptr_mut(self.start + self.each)
+    pub const fn desk(&self) -> u32 {
+        self.each
     }
+}
+
+/// This CPU's.
+#[inline(always)]
+#[must_use]
+pub fn question() -> Option<*mut Question> {
+    QUESTION.get_ptr_mut(0)
 }
 
 impl Slots for Fast {
     #[inline(always)]
-    fn slot(&self, index: u32) -> Option<*mut Flow> {
-        FLOWS.get_ptr_mut(self.start + index)
+    fn line(&self, index: u32) -> Option<*mut Line> {
+        FLOWS.get_ptr_mut(self.cpu * (self.each + DESK) + index)
+    }
+
+    #[inline(always)]
+    fn addresses(&self, index: u32) -> Option<*mut FlowAddresses> {
+        FLOW_ADDRESSES.get_ptr_mut((self.cpu * (self.each + DESK) + index) / 2)
+    }
+
+    #[inline(always)]
+    fn hop(&self, index: u32) -> Option<*mut Hop> {
+        NEXT_HOPS.get_ptr_mut(self.cpu * (HOPS + 1) + index)
     }
 
     #[inline(always)]

@@ -8,7 +8,9 @@ mod fast;
 mod frame;
 mod guard;
 
-pub use fast::{Fast, Gate, add_traffic, add_verdicts, device, input, jiffies, output, seed};
+pub use fast::{
+    Fast, Gate, Question, add_traffic, add_verdicts, device, input, jiffies, output, question, seed,
+};
 pub use frame::{Bounds, ContextFrame};
 pub use guard::{Desk, Judged, desk, has_cookies, has_room, is_guarded, seen, time};
 

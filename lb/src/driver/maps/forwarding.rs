@@ -6,10 +6,13 @@ use std::{
     path::PathBuf,
 };
 
-use aya::maps::{MapData, PerCpuHashMap, xdp::DevMapHash};
+use aya::{
+    Pod,
+    maps::{MapData, PerCpuHashMap, xdp::DevMapHash},
+};
 use datapath::{
-    abi::{Flow, Input, InputKey, Output, Traffic, TrafficKey, map},
-    forward::verdict,
+    abi::{FlowAddresses, Input, InputKey, Line, Output, Traffic, TrafficKey, V6_FLOW, map},
+    forward::cache,
 };
 
 use super::{Error, Hash, Map, open};
@@ -112,7 +115,7 @@ impl Forwarding {
             }
         }
         for flow in self.flows.unsettled()? {
-            add(verdict::traffic(&flow), flow.packets.into(), flow.bytes.into());
+            add(flow.key, flow.packets.into(), flow.bytes.into());
         }
         Ok(sums)
     }
@@ -141,26 +144,61 @@ impl Forwarding {
 /// The cache of established flows, for reading.
 #[derive(Debug)]
 pub(super) struct Flows {
-    fd: OwnedFd,
-    path: PathBuf,
+    lines: Mapable,
+    addresses: Mapable,
+}
+
+/// What a flow carries that is in no other map: it is counted when it is looked up anew, or makes room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unsettled {
+    /// What it will be counted under.
+    pub(super) key: TrafficKey,
+    pub(super) packets: u32,
+    pub(super) bytes: u32,
 }
 
 impl Flows {
     pub(super) fn open(pins: &PinDir) -> Result<Self, Error> {
-        let path = pins.maps().join(map::FLOWS);
+        Ok(Self {
+            lines: Mapable::open(pins, map::FLOWS)?,
+            addresses: Mapable::open(pins, map::FLOW_ADDRESSES)?,
+        })
+    }
+
+    pub(super) fn unsettled(&self) -> Result<Vec<Unsettled>, Error> {
+        let lines = self.lines.values::<Line>()?;
+        let addresses = self.addresses.values::<FlowAddresses>()?;
+        let unsettled = |(index, line): (usize, Line)| {
+            let long = if line.key.form() & V6_FLOW != 0 { addresses.get(index / 2) } else { None };
+            let key = cache::traffic(&line, long.as_ref());
+            Unsettled { key, packets: line.packets, bytes: line.bytes }
+        };
+        Ok(lines.iter().enumerate().filter(|(_, line)| line.packets != 0).map(unsettled).collect())
+    }
+}
+
+/// An array that can be read without a call for each element.
+#[derive(Debug)]
+struct Mapable {
+    fd: OwnedFd,
+    path: PathBuf,
+    name: &'static str,
+}
+
+impl Mapable {
+    fn open(pins: &PinDir, name: &'static str) -> Result<Self, Error> {
+        let path = pins.maps().join(name);
         match sys::open_pin(&path) {
-            Ok(fd) => Ok(Self { fd, path }),
-            Err(source) => Err(Error::Open { name: map::FLOWS, path, source: source.into() }),
+            Ok(fd) => Ok(Self { fd, path, name }),
+            Err(source) => Err(Error::Open { name, path, source: source.into() }),
         }
     }
 
-    /// Flows that carry what is in no other map: an entry is counted when it is looked up anew, or makes room.
-    pub(super) fn unsettled(&self) -> Result<Vec<Flow>, Error> {
-        let values = sys::map_values::<Flow>(self.fd.as_fd()).map_err(|source| Error::Open {
-            name: map::FLOWS,
+    fn values<V: Pod>(&self) -> Result<sys::Values<V>, Error> {
+        sys::map_values(self.fd.as_fd()).map_err(|source| Error::Open {
+            name: self.name,
             path: self.path.clone(),
             source: source.into(),
-        })?;
-        Ok(values.filter(|flow| flow.packets != 0))
+        })
     }
 }

@@ -78,12 +78,12 @@ pub const fn mac([a, b, c, d, e, f]: [u8; 6]) -> u64 {
 pub const TAGGED: u16 = 0x1000;
 /// [`FlowKey::form`]: UDP and not TCP.
 pub const UDP_FLOW: u16 = 0x2000;
+/// [`LineKey::form`]: IPv6 and not IPv4.
+pub const V6_FLOW: u16 = 0x4000;
 
-/// One direction of a flow and all it takes to forward its packets: an entry of the flow cache.
-///
-/// It is two cache lines. Whoever changes it must be on the CPU whose part of the map it is in.
+/// One direction of a flow and all it takes to forward its packets, as it was just looked up.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Flow {
     /// How packets arrive.
     pub key: FlowKey,
@@ -101,22 +101,128 @@ pub struct Flow {
     pub vid: u16,
     /// The largest packet that the route takes, in bytes with its IP header.
     pub mtu: u16,
-    /// What translation adds to the sum over an IPv4 header, in one's complement.
+    /// What translation and one hop less add to the sum over an IPv4 header, in one's complement.
     pub network_delta: u16,
-    /// The same over the transport header and its pseudo-header.
+    /// What translation adds to the sum over the transport header and its pseudo-header, likewise.
     pub transport_delta: u16,
-    /// Sum over the pseudo-header of arriving packets without the length.
-    pub pseudo: u16,
     /// [`PASS`], [`TRANSMIT`], [`REPLY`], [`PARTIAL`], [`UNROUTABLE`].
     pub flags: u16,
     /// Id of the service port.
     pub service: u32,
-    /// When conntrack and FIB were last asked; low bits of the kernel's jiffies.
+    /// When conntrack and FIB were asked; low bits of the kernel's jiffies.
+    pub checked: u32,
+}
+
+/// A [`FlowKey`] in three words. IPv6 addresses do not fit: flows whose sums of them are the same have the same key, and
+/// differ in their [`FlowAddresses`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, FromBytes, Immutable, KnownLayout)]
+pub struct LineKey {
+    /// Both IPv4 addresses, the source in the low half, or a sum of both IPv6 addresses.
+    pub addrs: u64,
+    /// [`FlowKey::ports`] in the low half, [`FlowKey::device`] above.
+    pub ends: u64,
+    /// [`FlowKey::link`], with [`V6_FLOW`].
+    pub link: u64,
+}
+
+impl LineKey {
+    /// The key of a flow of this family.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(key: &FlowKey, v4: bool) -> Self {
+        let ([a, b], [c, d]) = (key.src, key.dst);
+        let (addrs, form) = if v4 {
+            (b >> 32 | d & 0xffff_ffff_0000_0000, 0)
+        } else {
+            (a ^ b.rotate_left(16) ^ c.rotate_left(32) ^ d.rotate_left(48), V6_FLOW)
+        };
+        let ends = key.ports as u64 | (key.device as u64) << 32;
+        Self { addrs, ends, link: key.link | FlowKey::link(0, form) }
+    }
+
+    /// As [`FlowKey::form`], with [`V6_FLOW`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn form(&self) -> u16 {
+        (self.link >> 48) as u16
+    }
+
+    /// [`FlowKey::ports`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn ports(&self) -> u32 {
+        self.ends as u32
+    }
+
+    /// [`FlowKey::device`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn device(&self) -> u32 {
+        (self.ends >> 32) as u32
+    }
+}
+
+/// A [`Flow`] in the cache: one line of the CPU's, because with many flows each is one wait for memory.
+///
+/// Whoever changes it must be on the CPU whose part of the map it is in.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
+pub struct Line {
+    /// How packets arrive. All zeros: nobody's.
+    pub key: LineKey,
+    /// [`Flow::src`] if it is an IPv4 address: a native word of its bytes.
+    pub src: u32,
+    /// [`Flow::dst`], likewise.
+    pub dst: u32,
+    /// [`Flow::ports`].
+    pub ports: u32,
+    /// [`Flow::device`].
+    pub device: u32,
+    /// [`Flow::service`].
+    pub service: u32,
+    /// [`Flow::checked`].
     pub checked: u32,
     /// Packets forwarded and not yet in [`super::map::TRAFFIC`].
     pub packets: u32,
     /// Their bytes, as in [`Traffic::bytes`].
     pub bytes: u32,
+    /// Index of the [`Hop`], in this CPU's part; none with [`PASS`].
+    pub hop: u16,
+    /// [`Flow::flags`].
+    pub flags: u16,
+    /// [`Flow::network_delta`].
+    pub network_delta: u16,
+    /// [`Flow::transport_delta`].
+    pub transport_delta: u16,
+}
+
+/// What does not fit in the [`Line`] of an IPv6 flow. Every second line has such a place.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
+pub struct FlowAddresses {
+    /// [`FlowKey::src`].
+    pub key_src: Words,
+    /// [`FlowKey::dst`].
+    pub key_dst: Words,
+    /// [`Flow::src`].
+    pub src: Words,
+    /// [`Flow::dst`].
+    pub dst: Words,
+}
+
+/// What the packets of many flows have in common as they leave.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
+pub struct Hop {
+    /// [`Flow::macs`].
+    pub macs: [u32; 3],
+    /// [`Flow::vid`].
+    pub vid: u16,
+    /// [`Flow::mtu`].
+    pub mtu: u16,
+    /// When a flow that leaves by it was last looked up, as [`Flow::checked`]. No line that is trusted is older.
+    pub used: u32,
 }
 
 /// [`Flow::flags`]: not to be forwarded here; the kernel has these packets.
@@ -262,7 +368,9 @@ pub struct ConntrackLayout {
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 48);
-const _: () = assert!(size_of::<Flow>() == 128);
+const _: () = assert!(size_of::<Line>() == 64);
+const _: () = assert!(size_of::<FlowAddresses>() == 64);
+const _: () = assert!(size_of::<Hop>() == 20);
 const _: () = assert!(size_of::<TrafficKey>() == 32);
 
-super::pod!(Flow, TrafficKey, Traffic, InputKey, Input, Output, ConntrackLayout);
+super::pod!(Line, FlowAddresses, TrafficKey, Traffic, InputKey, Input, Output, ConntrackLayout);

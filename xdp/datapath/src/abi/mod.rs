@@ -21,8 +21,9 @@ pub use addr::Addr;
 pub use backend::Backend;
 pub use counter::{COUNTERS, Counter, Hook};
 pub use flow::{
-    ConntrackLayout, FORWARD, Flow, FlowKey, Input, InputKey, Output, PARTIAL, PASS, REPLY, TAGGED, TRANSMIT,
-    Traffic, TrafficKey, UDP_FLOW, UNROUTABLE, Words, mac, ports, split,
+    ConntrackLayout, FORWARD, Flow, FlowAddresses, FlowKey, Hop, Input, InputKey, Line, LineKey, Output,
+    PARTIAL, PASS, REPLY, TAGGED, TRANSMIT, Traffic, TrafficKey, UDP_FLOW, UNROUTABLE, V6_FLOW, Words, mac,
+    ports, split,
 };
 pub use frontend::{CLASSES, Choice, Frontend, FrontendKey, MASQUERADE, REFUSE, RESTRICTED, WITHHOLD};
 pub use guard::{Guard, ROUTED, Rate, SourceRate, UNROUTED};
@@ -96,8 +97,12 @@ pub mod map {
     pub const SOCKETS: &str = "SOCKETS";
     /// Index by [`super::Counter::index`] -> packets or calls, per CPU.
     pub const COUNTERS: &str = "COUNTERS";
-    /// `Flow`, an array with a part for each CPU: what was last learned of established flows.
+    /// `Line`, an array with a part for each CPU: what was last learned of established flows.
     pub const FLOWS: &str = "FLOWS";
+    /// `FlowAddresses`, an array with one element for two of `FLOWS`: those of IPv6 flows.
+    pub const FLOW_ADDRESSES: &str = "FLOW_ADDRESSES";
+    /// `Hop`, an array with a part for each CPU: where they go next.
+    pub const NEXT_HOPS: &str = "NEXT_HOPS";
     /// `TrafficKey` -> `Traffic`, per CPU: what was forwarded in XDP.
     pub const TRAFFIC: &str = "TRAFFIC";
     /// `InputKey` -> `Input`: where packets are the guard's business, and established flows may arrive.

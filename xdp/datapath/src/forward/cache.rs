@@ -2,34 +2,41 @@
 //!
 //! A set-associative array with a part for each CPU, which alone reads and writes it, so that nothing needs a lock. A flow
 //! may lie in any of the [`WAYS`] places of its set; the one it prefers is looked at first, so that most packets touch one
-//! entry. What was looked up within the last second is not thrown out for others (but one time in [`RARELY`]): with more
-//! busy flows than places, those that have one keep it.
+//! line of memory. What was looked up within the last second is not thrown out for others (but one time in [`RARELY`]):
+//! with more busy flows than places, those that have one keep it.
+//!
+//! A line has room for IPv4 addresses. An IPv6 flow takes every second place only, and its addresses lie elsewhere. How
+//! packets leave is the same for many flows, and lies in [`HOPS`] places that they share.
 
-use crate::abi::{Flow, FlowKey};
+use super::arrival::v4_words;
+use crate::abi::{
+    Addr, Flow, FlowAddresses, FlowKey, Hop, Line, LineKey, REPLY, TAGGED, TCP, TrafficKey, UDP, UDP_FLOW,
+    ports, split,
+};
 
 /// Places a flow may be in.
 pub const WAYS: u32 = 4;
+/// The least number of places: the sets of IPv6 flows are as large as two others.
+pub const LEAST: u32 = 2 * WAYS;
+/// Lines on each CPU besides, to work on: one, and one that makes their number even.
+pub const DESK: u32 = 2;
+/// Places for next hops on each CPU, a power of two; and behind them one to work on.
+pub const HOPS: u32 = 4_096;
 /// One in so many flows that find their set full of fresh entries takes another's place all the same.
 const RARELY: u32 = 16;
 
 /// The part of the cache that belongs to this CPU.
 pub trait Slots {
     /// One of its places.
-    fn slot(&self, index: u32) -> Option<*mut Flow>;
-    /// How many there are, a power of two and at least [`WAYS`].
+    fn line(&self, index: u32) -> Option<*mut Line>;
+    /// Where the addresses of an IPv6 flow in this place lie, which is an even one.
+    fn addresses(&self, index: u32) -> Option<*mut FlowAddresses>;
+    /// A next hop, of [`HOPS`] and one.
+    fn hop(&self, index: u32) -> Option<*mut Hop>;
+    /// How many places there are, a power of two and at least [`LEAST`].
     fn count(&self) -> u32;
     /// For how many jiffies an entry is trusted.
     fn trust(&self) -> u32;
-}
-
-/// Whether two keys are of one flow.
-#[inline(always)]
-#[must_use]
-pub fn same(a: &FlowKey, b: &FlowKey) -> bool {
-    (a.src[0] ^ b.src[0]) | (a.src[1] ^ b.src[1]) | (a.dst[0] ^ b.dst[0]) | (a.dst[1] ^ b.dst[1]) == 0
-        && a.ports == b.ports
-        && a.device == b.device
-        && a.link == b.link
 }
 
 /// Spreads flows over sets. The seed keeps others from choosing flows that meet in one.
@@ -49,54 +56,176 @@ pub fn hash(key: &FlowKey, seed: u64) -> u32 {
 
 /// The places of a flow, the preferred one first.
 #[inline(always)]
-fn place(hash: u32, way: u32, count: u32) -> u32 {
-    (hash ^ way) & (count - 1)
+const fn place(hash: u32, way: u32, v4: bool, count: u32) -> u32 {
+    let index = if v4 { hash ^ way } else { (hash ^ way * 2) & !1 };
+    index & (count - 1)
 }
 
-/// The entry of a flow, fresh or not.
+/// The place of a flow that has one, fresh or not, and which it is.
 #[inline(always)]
-pub fn find<S: Slots>(slots: &S, key: &FlowKey, hash: u32) -> Option<*mut Flow> {
+pub fn find<S: Slots>(slots: &S, key: &FlowKey, v4: bool, hash: u32) -> Option<(u32, *mut Line)> {
+    let short = LineKey::new(key, v4);
     for way in 0..WAYS {
-        let slot = slots.slot(place(hash, way, slots.count()))?;
+        let index = place(hash, way, v4, slots.count());
+        let line = slots.line(index)?;
         // SAFETY: the place is this CPU's own, and nothing else refers to it now.
-        if same(unsafe { &(*slot).key }, key) {
-            return Some(slot);
+        let found = unsafe { &(*line).key };
+        let same = (found.addrs ^ short.addrs) | (found.ends ^ short.ends) | (found.link ^ short.link) == 0;
+        if same && (v4 || has_addresses(slots, index, key)) {
+            return Some((index, line));
         }
     }
     None
 }
 
-/// Whether an entry is still trusted.
+#[inline(always)]
+fn has_addresses<S: Slots>(slots: &S, index: u32, key: &FlowKey) -> bool {
+    slots.addresses(index).is_some_and(|addresses| {
+        // SAFETY: as above.
+        let FlowAddresses { key_src: [a, b], key_dst: [c, d], .. } = unsafe { *addresses };
+        (a ^ key.src[0]) | (b ^ key.src[1]) | (c ^ key.dst[0]) | (d ^ key.dst[1]) == 0
+    })
+}
+
+/// Whether what was asked then is still trusted.
 #[inline(always)]
 #[must_use]
-pub const fn is_fresh(flow: &Flow, now: u32, trust: u32) -> bool {
-    now.wrapping_sub(flow.checked) < trust
+pub const fn is_fresh(checked: u32, now: u32, trust: u32) -> bool {
+    now.wrapping_sub(checked) < trust
 }
 
-/// Copies an entry, in words: an assignment would be a call that goes by bytes.
+/// A place for a flow that has none; whose it was is for the caller to see. None if all are in use.
 #[inline(always)]
-pub fn copy(from: &Flow, to: &mut Flow) {
-    type Copied = [u64; size_of::<Flow>() / size_of::<u64>()];
-    let (from, to) = (core::ptr::from_ref(from).cast::<Copied>(), core::ptr::from_mut(to).cast::<Copied>());
-    for word in 0..size_of::<Flow>() / size_of::<u64>() {
-        // SAFETY: both are whole entries, without padding, and words within them.
-        unsafe { (*to)[word] = core::ptr::read_volatile(&raw const (*from)[word]) };
-    }
-}
-
-/// A place for a flow that has none; whose entry it was is for the caller to see. None if all are in use.
-#[inline(always)]
-pub fn admit<S: Slots>(slots: &S, hash: u32, now: u32, chance: u32) -> Option<*mut Flow> {
+pub fn admit<S: Slots>(slots: &S, v4: bool, hash: u32, now: u32, chance: u32) -> Option<u32> {
     for way in 0..WAYS {
-        let slot = slots.slot(place(hash, way, slots.count()))?;
+        let index = place(hash, way, v4, slots.count());
         // SAFETY: as above.
-        if !is_fresh(unsafe { &*slot }, now, slots.trust()) {
-            return Some(slot);
+        if !is_fresh(unsafe { (*slots.line(index)?).checked }, now, slots.trust()) {
+            return Some(index);
         }
     }
     if chance.is_multiple_of(RARELY) {
-        slots.slot(place(hash, (chance / RARELY) % WAYS, slots.count()))
+        Some(place(hash, (chance / RARELY) % WAYS, v4, slots.count()))
     } else {
         None
+    }
+}
+
+/// The place of the next hop of a flow that was just looked up, or a new one. [`HOPS`], for one packet, if all that it may
+/// have are in use.
+#[inline(always)]
+pub fn hop<S: Slots>(slots: &S, flow: &Flow) -> u32 {
+    let [a, b, c] = flow.macs;
+    let last = u32::from(flow.vid) << 16 | u32::from(flow.mtu);
+    let mixed = (a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ last.rotate_left(24)).wrapping_mul(0x9e37_79b1);
+    let mut free = HOPS;
+    for way in 0..WAYS {
+        let index = (mixed >> 16 ^ way) & (HOPS - 1);
+        let Some(hop) = slots.hop(index) else { return HOPS };
+        // SAFETY: as for lines.
+        let hop = unsafe { &mut *hop };
+        let [d, e, f] = hop.macs;
+        if (a ^ d) | (b ^ e) | (c ^ f) == 0 && hop.vid == flow.vid && hop.mtu == flow.mtu {
+            hop.used = flow.checked;
+            return index;
+        }
+        if !is_fresh(hop.used, flow.checked, slots.trust()) {
+            free = index;
+        }
+    }
+    if let Some(hop) = slots.hop(free) {
+        // SAFETY: as above.
+        let hop = unsafe { &mut *hop };
+        hop.macs = flow.macs;
+        hop.vid = flow.vid;
+        hop.mtu = flow.mtu;
+        hop.used = flow.checked;
+    }
+    free
+}
+
+/// Writes a flow and where its next hop is into a place, and leaves what was counted there.
+#[inline(always)]
+pub fn put<S: Slots>(slots: &S, flow: &Flow, hop: u32, index: u32) {
+    let v4 = Addr::from_words(flow.key.src).is_v4();
+    let Some(line) = slots.line(index) else { return };
+    // SAFETY: as above.
+    let line = unsafe { &mut *line };
+    line.key = LineKey::new(&flow.key, v4);
+    line.src = (flow.src[1] >> 32) as u32;
+    line.dst = (flow.dst[1] >> 32) as u32;
+    line.ports = flow.ports;
+    line.device = flow.device;
+    line.service = flow.service;
+    line.checked = flow.checked;
+    line.hop = hop as u16;
+    line.flags = flow.flags;
+    line.network_delta = flow.network_delta;
+    line.transport_delta = flow.transport_delta;
+    if v4 {
+        return;
+    }
+    if let Some(addresses) = slots.addresses(index) {
+        // SAFETY: as above.
+        let addresses = unsafe { &mut *addresses };
+        addresses.key_src = flow.key.src;
+        addresses.key_dst = flow.key.dst;
+        addresses.src = flow.src;
+        addresses.dst = flow.dst;
+    }
+}
+
+/// Addresses of packets as they arrive and as they leave.
+#[inline(always)]
+#[must_use]
+pub fn addresses(line: &Line, long: Option<&FlowAddresses>) -> FlowAddresses {
+    match long {
+        Some(long) => *long,
+        None => FlowAddresses {
+            key_src: v4_words(line.key.addrs as u32),
+            key_dst: v4_words((line.key.addrs >> 32) as u32),
+            src: v4_words(line.src),
+            dst: v4_words(line.dst),
+        },
+    }
+}
+
+/// The packets that go the other way, as they would arrive on the device that these leave by.
+#[inline(always)]
+#[must_use]
+pub fn reverse(line: &Line, hop: &Hop, long: Option<&FlowAddresses>) -> FlowKey {
+    let addresses = addresses(line, long);
+    let (src, dst) = split(line.ports);
+    let [_, b, c] = hop.macs;
+    let mac = u64::from(b >> 16) | u64::from(c) << 16;
+    let form = line.key.form() & (TAGGED | UDP_FLOW) | u16::from_be(hop.vid);
+    FlowKey {
+        src: addresses.dst,
+        dst: addresses.src,
+        ports: ports(dst, src),
+        device: line.device,
+        link: FlowKey::link(mac, form),
+    }
+}
+
+/// What the packets of a line are counted under. For IPv6 it takes the addresses.
+#[inline(always)]
+#[must_use]
+pub fn traffic(line: &Line, long: Option<&FlowAddresses>) -> TrafficKey {
+    let addresses = addresses(line, long);
+    let reply = line.flags & REPLY != 0;
+    let (backend, port) = if reply {
+        (addresses.key_src, split(line.key.ports()).0)
+    } else {
+        (addresses.dst, split(line.ports).1)
+    };
+    TrafficKey {
+        backend: Addr::from_words(backend),
+        service: line.service,
+        input: line.key.device(),
+        output: line.device,
+        port,
+        protocol: if line.key.form() & UDP_FLOW != 0 { UDP } else { TCP },
+        reply: reply.into(),
     }
 }

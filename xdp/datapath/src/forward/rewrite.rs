@@ -2,9 +2,42 @@
 
 use super::{
     arrival::{Arrival, ONE_TAG, UNTAGGED},
+    cache::addresses,
+    verdict::pseudo,
     wire::{Words as _, WordsMut as _, fold},
 };
-use crate::abi::{Counter, Flow, TAGGED, UDP_FLOW};
+use crate::abi::{Counter, FlowAddresses, Hop, Line, TAGGED, UDP_FLOW, Words};
+
+/// What is written into a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Translation {
+    /// As [`crate::abi::Flow::src`].
+    pub src: Words,
+    /// As [`crate::abi::Flow::dst`].
+    pub dst: Words,
+    /// As [`crate::abi::Flow::ports`].
+    pub ports: u32,
+    /// As [`crate::abi::Flow::macs`].
+    pub macs: [u32; 3],
+    /// As [`crate::abi::Flow::vid`].
+    pub vid: u16,
+    /// As [`crate::abi::Flow::network_delta`].
+    pub network_delta: u16,
+    /// As [`crate::abi::Flow::transport_delta`].
+    pub transport_delta: u16,
+}
+
+impl Translation {
+    /// Of a flow in the cache. For IPv6 it takes the addresses.
+    #[inline(always)]
+    #[must_use]
+    pub fn cached(line: &Line, hop: &Hop, long: Option<&FlowAddresses>) -> Self {
+        let FlowAddresses { src, dst, .. } = addresses(line, long);
+        let Line { ports, network_delta, transport_delta, .. } = *line;
+        let Hop { macs, vid, .. } = *hop;
+        Self { src, dst, ports, macs, vid, network_delta, transport_delta }
+    }
+}
 
 /// Write access to a packet.
 pub trait FrameMut {
@@ -15,21 +48,20 @@ pub trait FrameMut {
 /// A checksum after `delta` was added to what it is over (RFC 1624, equation 3).
 #[inline(always)]
 const fn adjust(check: u16, delta: u16) -> u16 {
-    !fold((!check) as u64 + delta as u64)
+    // Two halves have one carry, and adding that has none.
+    let sum = (!check) as u32 + delta as u32;
+    !((sum + (sum >> 16)) as u16)
 }
-
-/// `TTL - 1` in the word of TTL and protocol: adds `!0x0100`.
-const TTL_DELTA: u16 = u16::from_be(0xfeff);
 
 /// Whether a packet has no checksum yet. A sender on a virtual link leaves checksums to the network card
 /// (`CHECKSUM_PARTIAL`), writes the pseudo-header's sum into their place and has no way to say so to XDP. One real checksum
 /// in 65,536 looks the same.
 #[inline(always)]
-pub fn is_partial<F: FrameMut>(frame: &F, arrival: &Arrival, flow: &Flow) -> bool {
+pub fn is_partial<F: FrameMut>(frame: &F, arrival: &Arrival) -> bool {
     let header = if arrival.v4 { 20 } else { 40 };
     let length = (arrival.length - header) as u16;
-    let sum = fold(u64::from(flow.pseudo) + u64::from(length.to_be()));
-    let check = if flow.key.form() & UDP_FLOW != 0 {
+    let sum = fold(pseudo(&arrival.key) + u64::from(length.to_be()));
+    let check = if arrival.key.form() & UDP_FLOW != 0 {
         // SAFETY: the window was just checked, and nobody else has it.
         frame.window_mut::<8>(arrival.transport).map(|header| unsafe { (*header).half::<6>() })
     } else {
@@ -39,83 +71,82 @@ pub fn is_partial<F: FrameMut>(frame: &F, arrival: &Arrival, flow: &Flow) -> boo
     check == Some(sum)
 }
 
-/// Writes what `flow` says into a packet.
+/// Writes a translation into a packet.
 ///
 /// # Errors
 ///
 /// A header does not fit the packet, which is then as it was.
 #[inline(always)]
-pub fn apply<F: FrameMut>(frame: &F, arrival: &Arrival, flow: &Flow) -> Result<(), Counter> {
+pub fn apply<F: FrameMut>(frame: &F, arrival: &Arrival, to: &Translation) -> Result<(), Counter> {
     // All windows first, so that nothing is changed unless everything is.
-    let udp = flow.key.form() & UDP_FLOW != 0;
+    let udp = arrival.key.form() & UDP_FLOW != 0;
     let ethernet = frame.window_mut::<UNTAGGED>(0).ok_or(Counter::Irregular)?;
-    let tag = if flow.key.form() & TAGGED != 0 {
+    let tag = if arrival.key.form() & TAGGED != 0 {
         Some(frame.window_mut::<ONE_TAG>(0).ok_or(Counter::Irregular)?)
     } else {
         None
     };
     if arrival.v4 {
         let network = frame.window_mut::<20>(arrival.network).ok_or(Counter::Irregular)?;
-        transport(frame, arrival, flow, udp)?;
+        transport(frame, arrival, to, udp)?;
         // SAFETY: the window was checked, and windows do not overlap.
-        ipv4(unsafe { &mut *network }, flow);
+        ipv4(unsafe { &mut *network }, to);
     } else {
         let network = frame.window_mut::<40>(arrival.network).ok_or(Counter::Irregular)?;
-        transport(frame, arrival, flow, udp)?;
+        transport(frame, arrival, to, udp)?;
         // SAFETY: as above.
-        ipv6(unsafe { &mut *network }, flow);
+        ipv6(unsafe { &mut *network }, to);
     }
     // SAFETY: as above.
     let ethernet = unsafe { &mut *ethernet };
-    ethernet.set_word::<0>(flow.macs[0]);
-    ethernet.set_word::<4>(flow.macs[1]);
-    ethernet.set_word::<8>(flow.macs[2]);
+    ethernet.set_word::<0>(to.macs[0]);
+    ethernet.set_word::<4>(to.macs[1]);
+    ethernet.set_word::<8>(to.macs[2]);
     if let Some(tag) = tag {
         // SAFETY: as above; the part of Ethernet's window that it overlaps is not used any more.
         let tag = unsafe { &mut *tag };
         let priority = tag.half::<14>() & u16::from_ne_bytes([0xf0, 0x00]);
-        tag.set_half::<14>(priority | flow.vid);
+        tag.set_half::<14>(priority | to.vid);
     }
     Ok(())
 }
 
 #[inline(always)]
-fn ipv4(header: &mut [u8; 20], flow: &Flow) {
-    header.set_word::<12>((flow.src[1] >> 32) as u32);
-    header.set_word::<16>((flow.dst[1] >> 32) as u32);
+fn ipv4(header: &mut [u8; 20], to: &Translation) {
+    header.set_word::<12>((to.src[1] >> 32) as u32);
+    header.set_word::<16>((to.dst[1] >> 32) as u32);
     header[8] -= 1;
-    let delta = fold(u64::from(flow.network_delta) + u64::from(TTL_DELTA));
-    header.set_half::<10>(adjust(header.half::<10>(), delta));
+    header.set_half::<10>(adjust(header.half::<10>(), to.network_delta));
 }
 
 #[inline(always)]
-fn ipv6(header: &mut [u8; 40], flow: &Flow) {
-    header.set_double::<8>(flow.src[0]);
-    header.set_double::<16>(flow.src[1]);
-    header.set_double::<24>(flow.dst[0]);
-    header.set_double::<32>(flow.dst[1]);
+fn ipv6(header: &mut [u8; 40], to: &Translation) {
+    header.set_double::<8>(to.src[0]);
+    header.set_double::<16>(to.src[1]);
+    header.set_double::<24>(to.dst[0]);
+    header.set_double::<32>(to.dst[1]);
     header[7] -= 1;
 }
 
 #[inline(always)]
-fn transport<F: FrameMut>(frame: &F, arrival: &Arrival, flow: &Flow, udp: bool) -> Result<(), Counter> {
+fn transport<F: FrameMut>(frame: &F, arrival: &Arrival, to: &Translation, udp: bool) -> Result<(), Counter> {
     if udp {
         let header = frame.window_mut::<8>(arrival.transport).ok_or(Counter::Irregular)?;
         // SAFETY: the window was checked, and windows do not overlap.
         let header = unsafe { &mut *header };
-        header.set_word::<0>(flow.ports);
+        header.set_word::<0>(to.ports);
         let check = header.half::<6>();
         // Zero is "no checksum" (RFC 768), and its own complement stands for a sum of zero.
         if check != 0 {
-            let adjusted = adjust(check, flow.transport_delta);
+            let adjusted = adjust(check, to.transport_delta);
             header.set_half::<6>(if adjusted == 0 { !0 } else { adjusted });
         }
     } else {
         let header = frame.window_mut::<20>(arrival.transport).ok_or(Counter::Irregular)?;
         // SAFETY: as above.
         let header = unsafe { &mut *header };
-        header.set_word::<0>(flow.ports);
-        header.set_half::<16>(adjust(header.half::<16>(), flow.transport_delta));
+        header.set_word::<0>(to.ports);
+        header.set_half::<16>(adjust(header.half::<16>(), to.transport_delta));
     }
     Ok(())
 }

@@ -86,6 +86,9 @@ pub fn judge<T: Tables>(key: &FlowKey, entry: &Entry, tables: &T) -> Result<u32,
     frontend.map(|frontend| frontend.service).ok_or(Counter::Untranslated)
 }
 
+/// `TTL - 1` in the word of TTL and protocol: adds `!0x0100`.
+const TTL_DELTA: u16 = u16::from_be(0xfeff);
+
 /// Writes into `flow` how its packets leave, besides what the FIB says. Its key is there.
 #[inline(always)]
 pub fn translate(flow: &mut Flow, entry: &Entry, service: u32) {
@@ -98,13 +101,16 @@ pub fn translate(flow: &mut Flow, entry: &Entry, service: u32) {
     let before = sum(flow.key.src) + sum(flow.key.dst);
     let after = sum(flow.src) + sum(flow.dst);
     // x - y is x + !y in one's complement, where the v4-mapped prefix counts as nothing.
-    flow.network_delta = fold(u64::from(fold(after)) + u64::from(!fold(before)));
-    flow.transport_delta = fold(
-        u64::from(flow.network_delta)
-            + u64::from(fold(flow.ports.into()))
-            + u64::from(!fold(flow.key.ports.into())),
-    );
-    flow.pseudo = fold(before + u64::from(u16::from(flow.key.protocol()).to_be()));
+    let addrs = u64::from(fold(after)) + u64::from(!fold(before));
+    let ports = u64::from(fold(flow.ports.into())) + u64::from(!fold(flow.key.ports.into()));
+    flow.network_delta = fold(addrs + u64::from(TTL_DELTA));
+    flow.transport_delta = fold(addrs + ports);
+}
+
+/// The sum over the pseudo-header of arriving packets without the length.
+#[inline(always)]
+pub(super) fn pseudo(key: &FlowKey) -> u64 {
+    sum(key.src) + sum(key.dst) + u64::from(u16::from(key.protocol()).to_be())
 }
 
 /// The sum of an address in 32-bit words, not folded.
@@ -148,44 +154,19 @@ pub fn route(flow: &mut Flow, hop: &NextHop, output: &Output) -> Result<(), Coun
     Ok(())
 }
 
-/// The packets that go the other way, as they would arrive on the device that these leave by.
+/// Whether packets are counted under the same. Spelled out, because eBPF's compiler compares structures byte by byte.
 #[inline(always)]
 #[must_use]
-pub fn reverse(flow: &Flow) -> FlowKey {
-    let (src, dst) = split(flow.ports);
-    let [_, b, c] = flow.macs;
-    let mac = u64::from(b >> 16) | u64::from(c) << 16;
-    let form = flow.key.form() & (TAGGED | UDP_FLOW) | u16::from_be(flow.vid);
-    FlowKey {
-        src: flow.dst,
-        dst: flow.src,
-        ports: ports(dst, src),
-        device: flow.device,
-        link: FlowKey::link(mac, form),
-    }
-}
-
-/// Whether the packets of two flows are counted under the same ([`traffic`]).
-#[inline(always)]
-#[must_use]
-pub fn is_counted_alike(a: &Flow, b: &Flow) -> bool {
-    let backend = |flow: &Flow| {
-        if flow.flags & REPLY != 0 {
-            (flow.key.src, split(flow.key.ports).0)
-        } else {
-            (flow.dst, split(flow.ports).1)
-        }
-    };
-    let (([a0, a1], a_port), ([b0, b1], b_port)) = (backend(a), backend(b));
-    a.service == b.service
-        && a.flags & REPLY == b.flags & REPLY
-        && a0 == b0
-        && a1 == b1
-        && a_port[0] == b_port[0]
-        && a_port[1] == b_port[1]
-        && a.key.device == b.key.device
-        && a.device == b.device
-        && a.key.form() & UDP_FLOW == b.key.form() & UDP_FLOW
+pub const fn is_same(a: &TrafficKey, b: &TrafficKey) -> bool {
+    let ([a0, a1], [b0, b1]) = (a.backend.words(), b.backend.words());
+    (a0 ^ b0) | (a1 ^ b1) == 0
+        && a.service == b.service
+        && a.input == b.input
+        && a.output == b.output
+        && a.port[0] == b.port[0]
+        && a.port[1] == b.port[1]
+        && a.protocol == b.protocol
+        && a.reply == b.reply
 }
 
 /// What the packets of a flow are counted under.
