@@ -25,7 +25,7 @@ use datapath::{
 };
 use tables::{
     ContextFrame, Fast, Gate, KernelTables, add_traffic, add_verdicts, count, device, input, jiffies, output,
-    question, seed,
+    question, seed, spills,
 };
 
 use crate::conntrack::Conntrack;
@@ -94,6 +94,10 @@ fn try_forward_known(ctx: &XdpContext, device: u32) -> Result<u32, Option<Counte
         Err(_) => return Err(None),
     };
     if arrival.opens {
+        if spills(&arrival.key) {
+            count(Hook::Xdp, Counter::Overload);
+            return Ok(XDP_DROP);
+        }
         // What the cache knew of an earlier connection went with its end, or goes within a second. In a flood each look
         // would be one into memory.
         return Err(Some(Counter::Control));

@@ -23,7 +23,7 @@ use datapath::{
     packet::{Frame as _, Packet},
     tables::Tables as _,
 };
-use tables::{ContextFrame, KernelTables, count, desk, device, has_cookies, has_room, seen, time};
+use tables::{ContextFrame, KernelTables, answered, count, desk, device, has_cookies, has_room, seen, time};
 
 use crate::conntrack::Conntrack;
 
@@ -60,11 +60,11 @@ pub(crate) fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> A
             if !seen.is_routed(packet, || is_routed(ctx, packet) != NOWHERE) {
                 count(Hook::Xdp, Counter::Unrouted);
             } else if !seen.may_repeat(now) || standing(ctx, packet) == UNKNOWN {
-                match challenge(ctx, packet) {
-                    ANSWERED => return Admission::Answered,
-                    PROXY => return Admission::Proxy,
-                    // Without metadata nothing can be told the kernel, and so no cookie be taken.
-                    _ => {}
+                let challenge = challenge(ctx, packet);
+                // Without metadata nothing can be told the kernel, and so no cookie be taken.
+                if challenge != NOTHING {
+                    seen.spilled(answered());
+                    return if challenge == ANSWERED { Admission::Answered } else { Admission::Proxy };
                 }
             }
         }

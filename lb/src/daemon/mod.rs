@@ -185,6 +185,7 @@ impl Daemon {
             cache: options.flow_cache.map_or_else(FlowCache::default, FlowCache::of),
             guard: options.guard.is_some(),
             cookies: no_synproxy.is_none(),
+            ..Features::default()
         };
         let mut objects = Objects::load_with(&pins, features)?;
         let maps = Maps::open(&pins)?;

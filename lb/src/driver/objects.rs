@@ -12,7 +12,7 @@ use aya::{
 use datapath::{
     abi::{ConntrackLayout, map},
     forward::cache::{DESK, HOPS, LEAST},
-    guard,
+    guard::{self, overload::ANSWERS},
 };
 
 use super::{
@@ -107,11 +107,13 @@ pub struct Features {
     pub guard: bool,
     /// Whether clients may be asked for SYN cookies.
     pub cookies: bool,
+    /// To how many SYNs for one address and port each CPU has time to answer so, in a second.
+    pub answers: u32,
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Self { cache: FlowCache::default(), guard: true, cookies: true }
+        Self { cache: FlowCache::default(), guard: true, cookies: true, answers: ANSWERS }
     }
 }
 
@@ -263,6 +265,7 @@ fn load_xdp(pins: &PinDir, features: Features) -> Result<(Ebpf, Option<Error>), 
     let guard =
         if features.guard { guard::ON } else { 0 } | if features.cookies { guard::COOKIES } else { 0 };
     let trust = layout.hz;
+    let answers = (features.answers / layout.hz.max(1)).max(1);
     let seed = random().map_err(Error::Random)?;
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| Error::Cpus(error))? as u32;
     let ebpf = load("xdp", &bytes, pins, |loader| {
@@ -271,6 +274,7 @@ fn load_xdp(pins: &PinDir, features: Features) -> Result<(Ebpf, Option<Error>), 
         loader.override_global("FLOWS_TRUST", &trust, true);
         loader.override_global("FLOWS_SEED", &seed, true);
         loader.override_global("GUARD", &guard, true);
+        loader.override_global("ANSWERS", &answers, true);
         loader.map_max_entries(map::FLOWS, cpus * (flows + DESK));
         loader.map_max_entries(map::FLOW_ADDRESSES, cpus * (flows + DESK) / 2);
         loader.map_max_entries(map::NEXT_HOPS, cpus * (HOPS + 1));

@@ -28,9 +28,10 @@ use portico::driver::{maps::Links, objects::FAST_PROGRAMS};
 use crate::rig::Rig;
 
 /// `enum xdp_action`.
-const XDP_PASS: u32 = 2;
+pub(crate) const XDP_DROP: u32 = 1;
+pub(crate) const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
-const XDP_REDIRECT: u32 = 4;
+pub(crate) const XDP_REDIRECT: u32 = 4;
 
 /// The harness receives on `lo`.
 const DEVICE: u32 = 1;
@@ -47,7 +48,7 @@ const PRIORITY: u16 = 3 << 13;
 const CLASS: u8 = 0xb9;
 
 /// Client, frontend, backend.
-fn ends(v6: bool) -> [SocketAddr; 3] {
+pub(crate) fn ends(v6: bool) -> [SocketAddr; 3] {
     let texts = if v6 {
         ["[2001:db8::7]:40000", "[2001:db8:1b::99]:443", "[2001:db8:b::2]:8443"]
     } else {
@@ -57,7 +58,7 @@ fn ends(v6: bool) -> [SocketAddr; 3] {
 }
 
 /// A namespace that routes, with an established flow of each family and protocol from the client to the backend.
-fn in_a_gateway<T: Send>(test: impl FnOnce(&Gateway, &mut Rig) -> T + Send) -> T {
+pub(crate) fn in_a_gateway<T: Send>(test: impl FnOnce(&Gateway, &mut Rig) -> T + Send) -> T {
     thread::scope(|scope| {
         let worker = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -100,7 +101,7 @@ fn command(program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{program} {arguments:?}: {error}");
 }
 
-struct Gateway {
+pub(crate) struct Gateway {
     out: u32,
 }
 
@@ -123,24 +124,25 @@ impl Gateway {
     }
 
     /// Between two VLANs, or without: tags as in `abi`.
-    fn link(&self, rig: &Rig, arrives: u16, output: Output) {
+    pub(crate) fn link(&self, rig: &Rig, arrives: u16, output: Output) {
         let key = InputKey { device: DEVICE, tag: arrives.into() };
         let input = Input { interface: DEVICE, flags: FORWARD, mac: mac(RECEIVER) };
         let links = Links {
             inputs: BTreeMap::from([(key, input)]),
             outputs: BTreeMap::from([(self.out, output)]),
-            devices: BTreeSet::from([output.device]),
+            // What is answered goes back.
+            devices: BTreeSet::from([DEVICE, output.device]),
         };
         rig.maps.forwarding.set(&links).unwrap();
     }
 
-    fn output(&self, tag: u16) -> Output {
+    pub(crate) fn output(&self, tag: u16) -> Output {
         Output { device: self.out, tag, flags: 0, mtu: 1_500 }
     }
 }
 
 /// A frame with these addresses, tag and time to live.
-fn frame(layers: Layers, macs: [[u8; 6]; 2], vlan: Option<u16>, ttl: u8) -> Vec<u8> {
+pub(crate) fn frame(layers: Layers, macs: [[u8; 6]; 2], vlan: Option<u16>, ttl: u8) -> Vec<u8> {
     let layers = if vlan.is_some() { layers.tag(false) } else { layers };
     let mut frame = layers.frame();
     frame[..6].copy_from_slice(&macs[0]);
@@ -166,7 +168,7 @@ fn frame(layers: Layers, macs: [[u8; 6]; 2], vlan: Option<u16>, ttl: u8) -> Vec<
 }
 
 /// The action, and the packet after it.
-fn run(rig: &mut Rig, program: &'static str, frame: &[u8]) -> (u32, Vec<u8>) {
+pub(crate) fn run(rig: &mut Rig, program: &'static str, frame: &[u8]) -> (u32, Vec<u8>) {
     let mut out = vec![0; frame.len() + 256];
     let program = rig.objects.xdp(program).unwrap();
     let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
@@ -178,7 +180,7 @@ fn run(rig: &mut Rig, program: &'static str, frame: &[u8]) -> (u32, Vec<u8>) {
     (result.return_value, out)
 }
 
-const ANYONE: [[u8; 6]; 2] = [RECEIVER, [6; 6]];
+pub(crate) const ANYONE: [[u8; 6]; 2] = [RECEIVER, [6; 6]];
 const ONWARD: [[u8; 6]; 2] = [NEXT, SENDER];
 
 #[test]

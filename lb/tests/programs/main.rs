@@ -6,4 +6,5 @@ mod decisions;
 mod forwarding;
 mod hints;
 mod loading;
+mod overload;
 mod rig;

@@ -61,6 +61,9 @@ pub(crate) struct Outcome {
 /// Places for flows. Few, because reading the counters goes through them all, and is done for each packet here.
 const FLOWS: u32 = 64;
 
+/// SYNs that there is time to answer in a second. Few, because packets are run one at a time.
+const ANSWERS: u32 = 5_000;
+
 /// The mark that packets carry before tc sees them.
 pub(crate) const MARK_BEFORE: u32 = 0x10;
 /// Likewise, the priority.
@@ -73,9 +76,8 @@ const PRIORITY: usize = 32;
 impl Rig {
     pub(crate) fn new() -> Self {
         let pins = Pins::new();
-        let objects =
-            Objects::load_with(&pins.0, Features { cache: FlowCache::of(FLOWS), ..Features::default() })
-                .unwrap();
+        let features = Features { cache: FlowCache::of(FLOWS), answers: ANSWERS, ..Features::default() };
+        let objects = Objects::load_with(&pins.0, features).unwrap();
         objects.fast().expect("the kernel takes the programs that ask conntrack");
         let maps = Maps::open(&pins.0).unwrap();
         fill(&maps);

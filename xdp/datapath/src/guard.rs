@@ -5,8 +5,10 @@
 //! count at the same moment one may be missing. So numbers are a little low under load, and limits a little high.
 //!
 //! * [`cookie`]: the answer to a SYN that proves an address.
+//! * [`overload`]: when there are too many to answer.
 
 pub mod cookie;
+pub mod overload;
 
 use crate::{
     abi::{Addr, Guard, ROUTED, Rate, Source, SourceRate, TCP, UNROUTED},
@@ -110,6 +112,14 @@ impl Seen {
             }
             rate.alarm = now.0;
         }
+    }
+
+    /// Takes down SYNs that were dropped at first sight.
+    #[inline(always)]
+    pub fn spilled(&self, syns: u32) {
+        // SAFETY: as above.
+        let opening = unsafe { &mut (*self.0).opening };
+        *opening = opening.wrapping_add(syns);
     }
 
     /// Whether the host has a route to a packet's destination; asked for once in a second, for one destination of eight

@@ -9,12 +9,17 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use datapath::{
-    abi::{Choice, Frontend, Guard, MAX_SERVICES, MAX_SOURCES, Rate, Source, SourceRate},
-    guard::{COOKIES, ON, Seen, Time, cookie::Reading, opened_by_source},
+    abi::{Choice, FlowKey, Frontend, Guard, MAX_SERVICES, MAX_SOURCES, Rate, Source, SourceRate},
+    guard::{
+        COOKIES, ON, Seen, Time,
+        cookie::Reading,
+        opened_by_source,
+        overload::{Overload, PLACES, place},
+    },
     packet::Packet,
 };
 
-use crate::fast::constant;
+use crate::fast::{constant, jiffies};
 
 #[btf_map]
 static RATES: Array<Rate, { MAX_SERVICES as usize }> = Array::new();
@@ -33,6 +38,8 @@ pub struct Desk {
     pub judged: Judged,
     /// Its TCP header.
     pub reading: Reading,
+    /// Which of the places for destinations is that of the SYN.
+    pub overload: u32,
 }
 
 /// What is known of a packet's destination.
@@ -46,11 +53,43 @@ pub struct Judged {
 }
 
 #[btf_map]
+static OVERLOADS: PerCpuArray<Overload, { PLACES as usize }> = PerCpuArray::new();
+
+#[btf_map]
 static DESK: PerCpuArray<Desk, 1> = PerCpuArray::new();
 
 /// [`datapath::guard::ON`], [`datapath::guard::COOKIES`]. Set by the loader.
 #[unsafe(no_mangle)]
 static GUARD: u32 = 0;
+
+/// How many SYNs there is time to answer in a tick. Set by the loader.
+#[unsafe(no_mangle)]
+static ANSWERS: u32 = 0;
+
+/// Whether a SYN is one of so many that it is to be dropped.
+#[inline(always)]
+#[must_use]
+pub fn spills(key: &FlowKey) -> bool {
+    if !has_cookies() {
+        return false;
+    }
+    let index = place(key);
+    let (Some(overload), Some(desk)) = (OVERLOADS.get_ptr_mut(index), desk()) else { return false };
+    // SAFETY: this CPU's own.
+    unsafe { (*desk).overload = index };
+    // SAFETY: as above.
+    unsafe { (*overload).spills(key, jiffies(), constant(&raw const ANSWERS)) }
+}
+
+/// Takes down that the SYN which did not spill was answered. How many were dropped since the last one.
+#[inline(always)]
+#[must_use]
+pub fn answered() -> u32 {
+    // SAFETY: this CPU's own.
+    let index = desk().map_or(PLACES, |desk| unsafe { (*desk).overload });
+    // SAFETY: as above.
+    OVERLOADS.get_ptr_mut(index).map_or(0, |overload| unsafe { (*overload).answered(jiffies()) })
+}
 
 /// Whether the guard is on.
 #[inline(always)]

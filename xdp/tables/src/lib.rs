@@ -12,7 +12,7 @@ pub use fast::{
     Fast, Gate, Question, add_traffic, add_verdicts, device, input, jiffies, output, question, seed,
 };
 pub use frame::{Bounds, ContextFrame};
-pub use guard::{Desk, Judged, desk, has_cookies, has_room, is_guarded, seen, time};
+pub use guard::{Desk, Judged, answered, desk, has_cookies, has_room, is_guarded, seen, spills, time};
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC},

@@ -114,6 +114,8 @@ counters! {
     Oversize = "oversize",
     /// A SYN was answered with a cookie, because the service gets too many.
     Challenge = "challenge",
+    /// One of so many SYNs to an address and port that there is no time to answer all: dropped.
+    Overload = "overload",
     /// A SYN that the kernel's synproxy shall answer with a cookie, as nothing can be sent from XDP there.
     Proxy = "proxy",
     /// A SYN was let in without a cookie although there are too many: the host has no route to its destination, which the
@@ -160,6 +162,7 @@ impl Counter {
             | Self::Unroutable
             | Self::Oversize
             | Self::Challenge
+            | Self::Overload
             | Self::Proxy
             | Self::Unrouted
             | Self::Handshake

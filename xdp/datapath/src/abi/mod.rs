@@ -38,7 +38,7 @@ pub use socket::{CHECK, SocketKey, SocketPeer};
 
 /// Version of everything in this module. It is part of the pin path, so that a daemon never reads maps whose layout
 /// it does not know; raise it with every change of a key or value.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// IANA protocol number of TCP.
 pub const TCP: u8 = 6;

@@ -68,6 +68,7 @@ fn fixtures_cover_every_counter_of_a_packet_and_have_a_name_of_their_own() {
         Counter::Unroutable,
         Counter::Oversize,
         Counter::Challenge,
+        Counter::Overload,
         Counter::Proxy,
         Counter::Unrouted,
         Counter::Handshake,
