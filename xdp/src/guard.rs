@@ -63,7 +63,7 @@ pub(crate) fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> A
                 let challenge = challenge(ctx, packet);
                 // Without metadata nothing can be told the kernel, and so no cookie be taken.
                 if challenge != NOTHING {
-                    seen.spilled(answered());
+                    seen.asked(answered(), now);
                     return if challenge == ANSWERED { Admission::Answered } else { Admission::Proxy };
                 }
             }

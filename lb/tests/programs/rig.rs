@@ -78,7 +78,7 @@ impl Rig {
         let pins = Pins::new();
         let features = Features { cache: FlowCache::of(FLOWS), answers: ANSWERS, ..Features::default() };
         let objects = Objects::load_with(&pins.0, features).unwrap();
-        objects.fast().expect("the kernel takes the programs that ask conntrack");
+        objects.fast().unwrap();
         let maps = Maps::open(&pins.0).unwrap();
         fill(&maps);
         Self { objects, maps, pins }

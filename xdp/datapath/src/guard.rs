@@ -25,7 +25,7 @@ pub const COOKIES: u32 = 2;
 
 /// For how many seconds after the last one with too many SYNs clients have to prove their address.
 pub const HOLD: u64 = 30;
-/// For how many seconds more what was asked of clients before is taken.
+/// For how many seconds after the last client was asked for a cookie they are taken, and strays are dropped.
 pub const GRACE: u64 = 10;
 
 /// For how long SYNs may be repetitions: clients repeat one after one second and after three (RFC 6298). In
@@ -114,12 +114,13 @@ impl Seen {
         }
     }
 
-    /// Takes down SYNs that were dropped at first sight.
+    /// Takes down that a client was asked for a cookie, and how many SYNs before were dropped at first sight.
     #[inline(always)]
-    pub fn spilled(&self, syns: u32) {
+    pub fn asked(&self, spilled: u32, now: Time) {
         // SAFETY: as above.
-        let opening = unsafe { &mut (*self.0).opening };
-        *opening = opening.wrapping_add(syns);
+        let rate = unsafe { &mut *self.0 };
+        rate.asked = now.0;
+        rate.opening = rate.opening.wrapping_add(spilled);
     }
 
     /// Whether the host has a route to a packet's destination; asked for once in a second, for one destination of eight
@@ -158,12 +159,12 @@ impl Seen {
         unsafe { &*self.0 }.asks_for_cookies(guard, now)
     }
 
-    /// Whether clients may be about to.
+    /// Whether clients may be about to: not where none could be asked, as for want of a route.
     #[inline(always)]
     #[must_use]
     pub fn takes_cookies(&self, guard: &Guard, now: Time) -> bool {
         // SAFETY: as above.
-        guard.cookies != 0 && now.within(unsafe { (*self.0).alarm }, HOLD + GRACE)
+        guard.cookies != 0 && now.within(unsafe { (*self.0).asked }, GRACE)
     }
 
     /// Takes down a connection that is to be let in; whether there is room for it.

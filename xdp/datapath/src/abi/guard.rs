@@ -29,6 +29,8 @@ pub struct Rate {
     pub alarm: u64,
     /// When the second began that is being counted.
     pub began: u64,
+    /// When a client was last asked for a cookie; zero: never.
+    pub asked: u64,
     /// SYNs in this second.
     pub opening: u32,
     /// Connections let in, in this second.
@@ -58,7 +60,7 @@ pub struct SourceRate {
 }
 
 const _: () = assert!(size_of::<Guard>() == 12);
-const _: () = assert!(size_of::<Rate>() == 32);
+const _: () = assert!(size_of::<Rate>() == 40);
 const _: () = assert!(size_of::<SourceRate>() == 16);
 
 super::pod!(Guard, Rate, SourceRate);

@@ -39,13 +39,14 @@ Guard 12
   0 cookies
   4 flows
   8 source_flows
-Rate 32
+Rate 40
   0 alarm
   8 began
-  16 opening
-  20 opened
-  24 routes
-  28 asking
+  16 asked
+  24 opening
+  28 opened
+  32 routes
+  36 asking
 SourceRate 16
   0 began
   8 opened
@@ -119,7 +120,7 @@ fn a_layout_changes_only_with_the_schema() {
         FrontendKey { addr, port, protocol, reserved }
         Frontend { service, flags, affinity, outside, pod, host, guard }
         Guard { cookies, flows, source_flows }
-        Rate { alarm, began, opening, opened, routes, asking }
+        Rate { alarm, began, asked, opening, opened, routes, asking }
         SourceRate { began, opened, reserved }
         Choice { table, flags }
         Backend { addr, port, reserved }

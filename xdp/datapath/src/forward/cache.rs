@@ -57,7 +57,7 @@ pub fn hash(key: &FlowKey, seed: u64) -> u32 {
 /// The places of a flow, the preferred one first.
 #[inline(always)]
 const fn place(hash: u32, way: u32, v4: bool, count: u32) -> u32 {
-    let index = if v4 { hash ^ way } else { (hash ^ way * 2) & !1 };
+    let index = if v4 { hash ^ way } else { (hash ^ (way * 2)) & !1 };
     index & (count - 1)
 }
 
