@@ -72,7 +72,9 @@ impl Extent {
         let variants = self.variants.iter().filter(|variant| VARIANTS.contains(variant)).count() as u32;
         // New flows, at ten microseconds each, and packets of established ones; loading rules for a service.
         let turns = (Duration::from_micros(10) * self.new + self.turn) * self.rounds;
-        let longer = Variant::FastPath.turn(self.turn).saturating_sub(self.turn);
+        let cached = Variant::FastPath;
+        let cached = if self.variants.contains(&cached) { cached.turn(self.turn) } else { self.turn };
+        let longer = cached.saturating_sub(self.turn);
         let longer = longer * self.rounds * self.services.len() as u32;
         let loading = Duration::from_millis(3) * self.services.iter().sum::<u32>();
         ((SETUP + turns) * self.services.len() as u32 + loading) * 2 * variants
@@ -129,8 +131,9 @@ pub(crate) fn measure(extent: &Extent, binaries: &Binaries, cpu: usize) -> anyho
     section.notes.push(format!(
         "Median (lowest..highest) of {} turns of each, taken in rounds by all variants with all numbers of services, which \
          exist side by side; ratios are of the same round. Every service has {ENDPOINTS} endpoints; packets go to all \
-         services, one after the other. Established: turns of {} ms, {} ms with the cache. New flows: {} packets of {SIZE} bytes, each a flow of \
-         its own, into an empty conntrack table. Times are of the CPU: what other processes took of it is not counted. Loop: the calibrating loop, by its fastest run.",
+         services, one after the other. Established: turns of {} ms, {} ms with the cache. New flows: {} packets of {SIZE} \
+         bytes, each a flow of its own, into an empty conntrack table. Times are of the CPU: what other processes took of it \
+         is not counted. Loop: the calibrating loop, by its fastest run.",
         extent.rounds,
         extent.turn.as_millis(),
         Variant::FastPath.turn(extent.turn).as_millis(),

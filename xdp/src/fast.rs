@@ -24,8 +24,8 @@ use datapath::{
     },
 };
 use tables::{
-    ContextFrame, Fast, Gate, KernelTables, add_traffic, add_verdicts, count, device, input, jiffies, output,
-    question, seed, spills,
+    ContextFrame, Fast, Gate, KernelTables, NONE, add_traffic, add_verdicts, count, device, input, jiffies,
+    output, question, seed, spills,
 };
 
 use crate::conntrack::Conntrack;
@@ -70,8 +70,7 @@ fn try_forward_learned(ctx: &XdpContext, device: u32, index: u32) -> Result<u32,
     let arrival = arrival(&frame, device).map_err(|_| None)?;
     let flows = Fast::this();
     let line = flows.line(index).ok_or(None)?;
-    // SAFETY: this CPU's own.
-    send(&frame, &arrival, &flows, index, unsafe { &mut *line })
+    send(&frame, &arrival, &flows, index, line)
 }
 
 /// An error without a counter is for what decisions count anyway.
@@ -94,7 +93,7 @@ fn try_forward_known(ctx: &XdpContext, device: u32) -> Result<u32, Option<Counte
         Err(_) => return Err(None),
     };
     if arrival.opens {
-        if spills(&arrival.key) {
+        if spills(&arrival.to()) {
             count(Hook::Xdp, Counter::Overload);
             return Ok(XDP_DROP);
         }
@@ -118,8 +117,7 @@ fn try_forward_known(ctx: &XdpContext, device: u32) -> Result<u32, Option<Counte
     }
     if let Some((index, line)) = known {
         // SAFETY: as above.
-        let line = unsafe { &mut *line };
-        if cache::is_fresh(line.checked, now, flows.trust()) {
+        if cache::is_fresh(unsafe { (*line).checked }, now, flows.trust()) {
             gate.tell(hash, true);
             return send(&frame, &arrival, &flows, index, line);
         }
@@ -141,8 +139,6 @@ fn try_forward_known(ctx: &XdpContext, device: u32) -> Result<u32, Option<Counte
     Ok(ASK)
 }
 
-/// In place of the index of a flow: there is none.
-const NONE: u32 = u32::MAX;
 /// The kernel shall have the packet.
 const PASSED: u32 = u32::MAX;
 /// Nobody shall.
@@ -155,8 +151,10 @@ fn send(
     arrival: &Arrival,
     flows: &Fast,
     index: u32,
-    line: &mut Line,
+    place: *mut Line,
 ) -> Result<u32, Option<Counter>> {
+    // SAFETY: this CPU's own.
+    let line = unsafe { &*place };
     if line.flags & PASS != 0 {
         return Err(Some(match line.flags & (PARTIAL | UNROUTABLE) {
             0 => Counter::Untranslated,
@@ -165,7 +163,7 @@ fn send(
         }));
     }
     let hop = flows.hop(line.hop.into()).ok_or(None)?;
-    // SAFETY: this CPU's own.
+    // SAFETY: as above.
     let hop = unsafe { &*hop };
     if arrival.length > u32::from(hop.mtu) {
         return Err(Some(Counter::Oversize));
@@ -180,9 +178,13 @@ fn send(
         device(line.device).ok_or(Some(Counter::Unroutable))?
     };
     rewrite::apply(frame, arrival, &Translation::cached(line, hop, long)).map_err(Some)?;
-    line.packets += 1;
-    line.bytes = line.bytes.wrapping_add(arrival.length);
-    if line.bytes > u32::MAX / 2 || index == flows.desk() {
+    // SAFETY: as above, and `line` is not used any more.
+    let bytes = unsafe {
+        (*place).packets += 1;
+        (*place).bytes = (*place).bytes.wrapping_add(arrival.length);
+        (*place).bytes
+    };
+    if bytes > u32::MAX / 2 || index == flows.spare() {
         settle(index);
     }
     Ok(action)
@@ -217,15 +219,21 @@ fn learn(ctx: &XdpContext) -> u32 {
         // that it has forgotten must not reach the kernel by chance.
         flow.flags = PASS | PARTIAL;
     }
-    let desk = flows.desk();
-    let index = if known != NONE {
+    let passes = flow.flags & PASS != 0;
+    let hop = if passes { HOPS } else { cache::hop(&flows, flow, question.cached != 0) };
+    let index = if hop == HOPS && !passes {
+        // Nothing is remembered of a flow whose next hop is not.
+        flows.spare()
+    } else if known != NONE {
         known
     } else if question.cached != 0 {
-        cache::admit(&flows, v4, question.hash, flow.checked, Gate::turn()).unwrap_or(desk)
+        let admitted = cache::admit(&flows, v4, question.hash, flow.checked, Gate::turn());
+        admitted.unwrap_or(flows.spare())
     } else {
-        desk
+        flows.spare()
     };
-    keep(flow, index)
+    keep(flow, hop, index);
+    index
 }
 
 /// Whether a packet of this flow, which conntrack has forgotten, is an answer that the kernel would take for a flow of its
@@ -242,30 +250,20 @@ fn is_orphan(flows: &Fast, known: u32, now: u32) -> bool {
     })
 }
 
-/// Writes a flow into its place, or on the desk if there is none for its next hop; which it is. What was counted there is
-/// left as it is if the flow is counted under the same.
+/// Writes a flow into its place. What was counted there is left as it is if the flow is counted under the same.
 #[inline(never)]
-fn keep(flow: &Flow, index: u32) -> u32 {
+fn keep(flow: &Flow, hop: u32, index: u32) {
     let flows = Fast::this();
-    let hop = if flow.flags & PASS == 0 { cache::hop(&flows, flow) } else { HOPS };
-    let index = if hop == HOPS && flow.flags & PASS == 0 {
-        settle(index);
-        forget(index);
-        flows.desk()
-    } else {
-        index
-    };
-    let Some(line) = flows.line(index) else { return PASSED };
+    let Some(line) = flows.line(index) else { return };
     // SAFETY: this CPU's own.
     let old = unsafe { &*line };
     if old.packets >= SETTLED
         || flow.flags & PASS != 0
-        || (old.packets != 0 && !verdict::is_same(&counted(&flows, old, index), &verdict::traffic(flow)))
+        || (old.packets != 0 && !counted(&flows, old, index).is(&verdict::traffic(flow)))
     {
         settle(index);
     }
     cache::put(&flows, flow, hop, index);
-    index
 }
 
 /// When a flow is looked up again its packets are counted for good, if they are as many.
@@ -285,8 +283,9 @@ fn end(index: u32) {
     if line.flags & PASS == 0
         && let Some(hop) = flows.hop(line.hop.into())
     {
-        // SAFETY: this CPU's own. Where the flow is so old that its hop is another now, the other direction is trusted for
-        // as long as any.
+        // Where the flow is so old that its hop is another's now the other direction is not found, and trusted for as long
+        // as any.
+        // SAFETY: this CPU's own.
         let reverse = cache::reverse(line, unsafe { &*hop }, long(&flows, line, index));
         let v4 = line.key.form() & V6_FLOW == 0;
         if let Some((other, _)) = cache::find(&flows, &reverse, v4, cache::hash(&reverse, seed())) {

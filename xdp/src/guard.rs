@@ -18,12 +18,16 @@ use datapath::{
     abi::{Addr, Counter, FlowKey, Frontend, Hint, Hook, LOCAL, TCP, UDP, UDP_FLOW, ports},
     guard::{
         cookie::{self, Answer, Reading},
-        may_prove, source,
+        may_prove,
+        overload::Destination,
+        source,
     },
     packet::{Frame as _, Packet},
     tables::Tables as _,
 };
-use tables::{ContextFrame, KernelTables, answered, count, desk, device, has_cookies, has_room, seen, time};
+use tables::{
+    ContextFrame, KernelTables, answered, count, desk, device, has_cookies, has_room, seen, spills, time,
+};
 
 use crate::conntrack::Conntrack;
 
@@ -63,7 +67,7 @@ pub(crate) fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> A
                 let challenge = challenge(ctx, packet);
                 // Without metadata nothing can be told the kernel, and so no cookie be taken.
                 if challenge != NOTHING {
-                    seen.asked(answered(), now);
+                    seen.asked(answered(&destination(packet)), now);
                     return if challenge == ANSWERED { Admission::Answered } else { Admission::Proxy };
                 }
             }
@@ -86,6 +90,24 @@ pub(crate) fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> A
         return Admission::SourceLimit;
     }
     if seen.opened(guard, now) { admission } else { Admission::Limit }
+}
+
+/// Whether a packet is one of too many SYNs, unless that was asked at first sight.
+#[inline(always)]
+pub(crate) fn is_too_many(packet: &Packet) -> bool {
+    if packet.protocol != TCP || !packet.opens {
+        return false;
+    }
+    let counted = desk().is_some_and(|desk| {
+        // SAFETY: this CPU's own, and nobody else refers to this part of it.
+        mem::take(unsafe { &mut (*desk).is_counted }) != 0
+    });
+    !counted && spills(&destination(packet))
+}
+
+#[inline(always)]
+fn destination(packet: &Packet) -> Destination {
+    Destination::new(words(&packet.dst), packet.dst_port)
 }
 
 /// `TCP_CONNTRACK_SYN_SENT`.

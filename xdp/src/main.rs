@@ -17,13 +17,12 @@ use aya_ebpf::{
 use datapath::{
     abi::{Counter, Frontend, Hint, Hook, InputKey, Label, MASQUERADE_MARK, TAGGED, TCP, mac},
     decide::{Decision, decide, find, permit, place},
-    forward::arrival::arrival,
     guard::is_nonsense,
     packet::{Frame as _, Packet, VLAN, ethernet},
 };
-use tables::{ContextFrame, Judged, KernelTables, count, desk, input, is_guarded, spills};
+use tables::{ContextFrame, Judged, KernelTables, count, desk, input, is_guarded};
 
-use crate::guard::{AWAY, Admission, UNKNOWN, admit, is_routed, standing};
+use crate::guard::{AWAY, Admission, UNKNOWN, admit, is_routed, is_too_many, standing};
 
 /// For packets that lie in one buffer, as they do below jumbo MTUs.
 #[xdp]
@@ -41,13 +40,13 @@ fn portico_xdp_frags(ctx: XdpContext) -> u32 {
 /// As [`portico_xdp`], and guards.
 #[xdp]
 fn portico_guard(ctx: XdpContext) -> u32 {
-    spill_or_guard(&ctx)
+    guard_and_hint(&ctx)
 }
 
 /// As [`portico_xdp_frags`], and guards.
 #[xdp(frags)]
 fn portico_guard_frags(ctx: XdpContext) -> u32 {
-    spill_or_guard(&ctx)
+    guard_and_hint(&ctx)
 }
 
 /// As [`portico_guard`], and forwards the packets of established flows itself.
@@ -68,17 +67,6 @@ fn forward_or_hint(ctx: &XdpContext) -> u32 {
         Some(action) => action,
         None => guard_and_hint(ctx),
     }
-}
-
-/// Drops SYNs that there is no time to answer, as [`fast::forward`] does.
-#[inline(always)]
-fn spill_or_guard(ctx: &XdpContext) -> u32 {
-    if is_spilled(ctx) { drop(Counter::Overload) } else { guard_and_hint(ctx) }
-}
-
-#[inline(never)]
-fn is_spilled(ctx: &XdpContext) -> bool {
-    arrival(&ContextFrame(ctx), interface(ctx)).is_ok_and(|arrival| arrival.opens && spills(&arrival.key))
 }
 
 /// As [`hint`], behind the guard. Each step is a function of its own: their stacks together, beside that of
@@ -165,6 +153,9 @@ fn parse_apart(ctx: &XdpContext, packet: &mut MaybeUninit<Packet>, decision: &mu
 /// The decision about a packet that the guard lets pass, or else its action.
 #[inline(always)]
 fn guarded_decision(ctx: &XdpContext, packet: &mut Packet, judged: &mut Judged) -> Result<Decision, u32> {
+    if is_too_many(packet) {
+        return Err(drop(Counter::Overload));
+    }
     let mut decision = Decision::pass(Counter::NoFrontend);
     if find_apart(packet, &mut judged.frontend, &mut decision) == 0 {
         return deny(ctx, packet, decision);

@@ -275,7 +275,7 @@ impl Counters {
     pub fn load(&self) -> Result<Vec<(Hook, Counter, u64)>, Error> {
         let read = |source| Error::Read { name: map::COUNTERS, source };
         let map: PerCpuArray<&MapData, u64> = PerCpuArray::try_from(&self.map).map_err(read)?;
-        let forwarded: u64 = self.flows.unsettled()?.iter().map(|flow| u64::from(flow.packets)).sum();
+        let forwarded = self.flows.packets()?;
         let all = Hook::ALL.iter().flat_map(|hook| Counter::ALL.iter().map(move |counter| (*hook, *counter)));
         all.filter(|(hook, counter)| counter.is_of(*hook))
             .map(|(hook, counter)| {

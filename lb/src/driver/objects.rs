@@ -11,7 +11,7 @@ use aya::{
 };
 use datapath::{
     abi::{ConntrackLayout, map},
-    forward::cache::{DESK, HOPS, LEAST},
+    forward::cache::{HOPS, LEAST, SPARE},
     guard::{self, overload::ANSWERS},
 };
 
@@ -275,8 +275,8 @@ fn load_xdp(pins: &PinDir, features: Features) -> Result<(Ebpf, Option<Error>), 
         loader.override_global("FLOWS_SEED", &seed, true);
         loader.override_global("GUARD", &guard, true);
         loader.override_global("ANSWERS", &answers, true);
-        loader.map_max_entries(map::FLOWS, cpus * (flows + DESK));
-        loader.map_max_entries(map::FLOW_ADDRESSES, cpus * (flows + DESK) / 2);
+        loader.map_max_entries(map::FLOWS, cpus * (flows + SPARE));
+        loader.map_max_entries(map::FLOW_ADDRESSES, cpus * (flows + SPARE) / 2);
         loader.map_max_entries(map::NEXT_HOPS, cpus * (HOPS + 1));
     })?;
     // They are no truth to be kept, and may have another size than the last ones.

@@ -162,8 +162,8 @@ impl<V: Pod> Values<V> {
         if index >= self.count {
             return None;
         }
-        // SAFETY: `count` values lie in the mapping, and each bit pattern is one; what programs change meanwhile is read
-        // as it was or as it becomes.
+        // SAFETY: `count` values lie in the mapping, and each bit pattern is one; of what programs change meanwhile each word
+        // is read as it was or as it becomes.
         Some(unsafe { self.start.cast::<V>().add(index).read_volatile() })
     }
 }

@@ -13,8 +13,8 @@ use std::{
 use aya::{TestRun as _, TestRunOptions};
 use datapath::{
     abi::{
-        Choice, Counter, FORWARD, Frontend, FrontendKey, Hint, Hook, Input, InputKey, Output, REFUSE, TAGGED,
-        TCP, TRANSMIT, UDP, mac,
+        Addr, Choice, Counter, FORWARD, Frontend, FrontendKey, Hint, Hook, Input, InputKey, Output, REFUSE,
+        TAGGED, TCP, TRANSMIT, UDP, mac,
     },
     testing::Layers,
 };
@@ -83,7 +83,7 @@ pub(crate) fn in_a_gateway<T: Send>(test: impl FnOnce(&Gateway, &mut Rig) -> T +
             let gateway = Gateway { out: if_nametoindex("out").unwrap() };
             let mut rig = Rig::new();
             for (v6, protocol) in kinds() {
-                gateway.establish(&rig, v6, protocol);
+                establish(&rig, protocol, ends(v6));
             }
             test(&gateway, &mut rig)
         });
@@ -101,28 +101,28 @@ fn command(program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{program} {arguments:?}: {error}");
 }
 
+/// Makes conntrack know a flow from a client to a frontend, and by that to a backend.
+fn establish(rig: &Rig, protocol: u8, [client, vip, backend]: [SocketAddr; 3]) {
+    let key = FrontendKey::new(vip.ip().into(), vip.port().to_be_bytes(), protocol);
+    let outside = Choice { table: 0, flags: REFUSE };
+    rig.maps.frontends.put(&[(key, Frontend { service: 7, outside, ..Frontend::default() })]).unwrap();
+    let [from, to] = [client, vip].map(|end| (end.ip().to_string(), end.port().to_string()));
+    let backend = backend.to_string();
+    let mut arguments = vec!["-I", "-s", &from.0, "-d", &to.0, "--dst-nat", &backend];
+    arguments.extend(["-t", "600", "-u", "ASSURED,SEEN_REPLY"]);
+    arguments.extend(["-p", if protocol == TCP { "tcp" } else { "udp" }]);
+    arguments.extend(["--sport", &from.1, "--dport", &to.1]);
+    if protocol == TCP {
+        arguments.extend(["--state", "ESTABLISHED"]);
+    }
+    command("conntrack", &arguments);
+}
+
 pub(crate) struct Gateway {
     out: u32,
 }
 
 impl Gateway {
-    fn establish(&self, rig: &Rig, v6: bool, protocol: u8) {
-        let [client, vip, backend] = ends(v6);
-        let key = FrontendKey::new(vip.ip().into(), vip.port().to_be_bytes(), protocol);
-        let outside = Choice { table: 0, flags: REFUSE };
-        rig.maps.frontends.put(&[(key, Frontend { service: 7, outside, ..Frontend::default() })]).unwrap();
-        let [from, to] = [client, vip].map(|end| (end.ip().to_string(), end.port().to_string()));
-        let backend = backend.to_string();
-        let mut arguments = vec!["-I", "-s", &from.0, "-d", &to.0, "--dst-nat", &backend];
-        arguments.extend(["-t", "600", "-u", "ASSURED,SEEN_REPLY"]);
-        arguments.extend(["-p", if protocol == TCP { "tcp" } else { "udp" }]);
-        arguments.extend(["--sport", &from.1, "--dport", &to.1]);
-        if protocol == TCP {
-            arguments.extend(["--state", "ESTABLISHED"]);
-        }
-        command("conntrack", &arguments);
-    }
-
     /// Between two VLANs, or without: tags as in `abi`.
     pub(crate) fn link(&self, rig: &Rig, arrives: u16, output: Output) {
         let key = InputKey { device: DEVICE, tag: arrives.into() };
@@ -157,7 +157,8 @@ pub(crate) fn frame(layers: Layers, macs: [[u8; 6]; 2], vlan: Option<u16>, ttl: 
         let mut header = Ipv4Header { time_to_live: ttl, ..header };
         (header.dscp, header.ecn) = ((CLASS >> 2).try_into().unwrap(), (CLASS & 3).try_into().unwrap());
         header.header_checksum = header.calc_header_checksum();
-        frame[network..network + 20].copy_from_slice(&header.to_bytes());
+        let header = header.to_bytes();
+        frame[network..network + header.len()].copy_from_slice(&header);
     } else {
         // Version, traffic class and flow label.
         let first = 6 << 28 | u32::from(CLASS) << 20 | 0xa_bcde;
@@ -306,6 +307,43 @@ fn what_is_passed_is_as_it_was() {
     });
 }
 
+/// There are fewer places than flows, so most of them lose theirs to others.
+#[test]
+fn packets_are_counted_for_their_backends_whatever_becomes_of_their_places() {
+    const FLOWS: u16 = 100;
+    const BACKENDS: u16 = 3;
+    const ROUNDS: u64 = 4;
+    in_a_gateway(|gateway, rig| {
+        gateway.link(rig, 0, gateway.output(0));
+        let mut expected = BTreeMap::new();
+        let mut frames = Vec::new();
+        for n in 0..FLOWS {
+            for (v6, protocol) in kinds() {
+                let [client, vip, backend] = ends(v6);
+                let client = SocketAddr::new(client.ip(), client.port() + 1 + n);
+                let backend = SocketAddr::new(backend.ip(), backend.port() + n % BACKENDS);
+                establish(rig, protocol, [client, vip, backend]);
+                for (from, to, reply) in [(client, vip, 0), (backend, client, 1)] {
+                    frames.push(frame(Layers::new(protocol, from, to).established(), ANYONE, None, 64));
+                    let key = (Addr::from(backend.ip()), backend.port().to_be_bytes(), protocol, reply);
+                    *expected.entry(key).or_insert(0) += ROUNDS;
+                }
+            }
+        }
+        for _ in 0..ROUNDS {
+            for frame in &frames {
+                assert_eq!(run(rig, FAST_PROGRAMS[0], frame).0, XDP_REDIRECT);
+            }
+        }
+        let mut counted = BTreeMap::new();
+        for (key, traffic) in rig.maps.forwarding.traffic().unwrap() {
+            assert_eq!((key.service, key.input, key.output), (7, DEVICE, gateway.out));
+            *counted.entry((key.backend, key.port, key.protocol, key.reply)).or_insert(0) += traffic.packets;
+        }
+        assert_eq!(counted, expected);
+    });
+}
+
 /// Anybody can send them, as many as he likes.
 #[test]
 fn datagrams_of_no_flow_take_no_place_from_flows() {
@@ -317,7 +355,7 @@ fn datagrams_of_no_flow_take_no_place_from_flows() {
         // A verdict is trusted for a second; a busy machine may take longer.
         let in_time = (0..20).any(|round| {
             if round > 0 {
-                gateway.establish(rig, false, UDP);
+                establish(rig, UDP, ends(false));
             }
             let began = Instant::now();
             assert_eq!(run(rig, FAST_PROGRAMS[0], &good).0, XDP_REDIRECT);

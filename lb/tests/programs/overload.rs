@@ -7,7 +7,7 @@ use std::{
 
 use datapath::{
     abi::{Addr, Counter, Frontend, FrontendKey, Guard, Hook, TCP},
-    testing::{Layers, tables},
+    testing::{Extension, Layers, tables},
 };
 use portico::driver::objects::{FAST_PROGRAMS, GUARD_PROGRAMS};
 
@@ -43,24 +43,35 @@ fn a_flood_is_answered_as_time_allows_and_only_where_it_is() {
                 let guard = Guard { cookies: 1, ..Guard::default() };
                 rig.maps.frontends.put(&[(key, Frontend { service, guard, ..served(v6) })]).unwrap();
             }
-            let syn = |port: u16, n: u16| {
-                let from = SocketAddr::new(client.ip(), n);
-                frame(Layers::new(TCP, from, SocketAddr::new(vip.ip(), port)), ANYONE, None, 64)
+            // A SYN with options or an extension header is no excuse.
+            let syn = |port: u16, n: u16, plain: bool| {
+                let layers =
+                    Layers::new(TCP, SocketAddr::new(client.ip(), n), SocketAddr::new(vip.ip(), port));
+                let layers = match (plain, v6) {
+                    (true, _) => layers,
+                    (_, false) => layers.options(1),
+                    (_, true) => layers.extension(Extension::Destination(0)),
+                };
+                frame(layers, ANYONE, None, 64)
             };
             let established = frame(Layers::new(TCP, client, vip).established(), ANYONE, None, 64);
-            for program in [GUARD_PROGRAMS[0], FAST_PROGRAMS[0]] {
+            let programs = [GUARD_PROGRAMS[0], FAST_PROGRAMS[0]];
+            for (program, plain) in programs.into_iter().flat_map(|one| [(one, true), (one, false)]) {
                 let before = rig.counters();
                 let deadline = Instant::now() + LONGEST;
                 let (mut answered, mut dropped) = (0, 0);
                 while dropped < 1_000 {
-                    assert!(Instant::now() < deadline, "{program}: {answered} answered, {dropped} dropped");
-                    match run(rig, program, &syn(ports[0], dropped)).0 {
+                    assert!(
+                        Instant::now() < deadline,
+                        "{program} {plain}: {answered} answered, {dropped} dropped"
+                    );
+                    match run(rig, program, &syn(ports[0], dropped, plain)).0 {
                         XDP_REDIRECT => answered += 1,
                         XDP_DROP => dropped += 1,
                         other => panic!("{program}: {other}"),
                     }
                     if dropped == 500 {
-                        let action = run(rig, program, &syn(ports[1], dropped)).0;
+                        let action = run(rig, program, &syn(ports[1], dropped, plain)).0;
                         assert_eq!(action, XDP_REDIRECT, "{program}: another service");
                         let expected = if program == FAST_PROGRAMS[0] { XDP_REDIRECT } else { XDP_PASS };
                         let action = run(rig, program, &established).0;

@@ -11,13 +11,13 @@ use datapath::{
         Counter, Flow, FlowAddresses, Hook, Hop, Input, InputKey, Line, MAX_LINKS, MAX_TRAFFIC, Output,
         Traffic, TrafficKey,
     },
-    forward::cache::{DESK, HOPS, Slots},
+    forward::cache::{HOPS, SPARE, Slots},
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
-/// The loader sets the number: [`FLOWS_EACH`] and [`DESK`] for each CPU. Mapable, because only then its values begin at the start of a
-/// page, and so each of them at that of a cache line.
+/// The loader sets the number: [`FLOWS_EACH`] and [`SPARE`] for each CPU. Mapable, because only then its values begin at the
+/// start of a page, and so each of them at that of a cache line.
 #[btf_map]
 static FLOWS: Array<Line, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
@@ -32,6 +32,9 @@ static NEXT_HOPS: Array<Hop, 1> = Array::new();
 #[btf_map]
 static QUESTION: PerCpuArray<Question, 1> = PerCpuArray::new();
 
+/// [`Question::known`]: it has no place.
+pub const NONE: u32 = u32::MAX;
+
 /// A flow that conntrack and FIB are asked about, and the packet that is the reason. In a map, as [`super::Desk`].
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -40,7 +43,7 @@ pub struct Question {
     pub flow: Flow,
     /// By which it is found.
     pub hash: u32,
-    /// Its place.
+    /// Its place, or [`NONE`].
     pub known: u32,
     /// Whether it may have one.
     pub cached: u32,
@@ -117,9 +120,10 @@ impl Gate {
         self.shut == 0 || Self::is_sample(hash)
     }
 
+    /// Sets of IPv6 flows are of eight places, so that no smaller part of the cache is all that some flows have.
     #[inline(always)]
     const fn is_sample(hash: u32) -> bool {
-        (hash >> 2) & (Self::SAMPLE - 1) == 0
+        (hash >> 3) & (Self::SAMPLE - 1) == 0
     }
 
     /// Takes down whether the cache helped.
@@ -178,7 +182,7 @@ impl Fast {
     /// Behind the places that flows are found in, one for a flow that gets none.
     #[inline(always)]
     #[must_use]
-    pub const fn desk(&self) -> u32 {
+    pub const fn spare(&self) -> u32 {
         self.each
     }
 }
@@ -193,12 +197,12 @@ pub fn question() -> Option<*mut Question> {
 impl Slots for Fast {
     #[inline(always)]
     fn line(&self, index: u32) -> Option<*mut Line> {
-        FLOWS.get_ptr_mut(self.cpu * (self.each + DESK) + index)
+        FLOWS.get_ptr_mut(self.cpu * (self.each + SPARE) + index)
     }
 
     #[inline(always)]
     fn addresses(&self, index: u32) -> Option<*mut FlowAddresses> {
-        FLOW_ADDRESSES.get_ptr_mut((self.cpu * (self.each + DESK) + index) / 2)
+        FLOW_ADDRESSES.get_ptr_mut((self.cpu * (self.each + SPARE) + index) / 2)
     }
 
     #[inline(always)]

@@ -9,17 +9,17 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use datapath::{
-    abi::{Choice, FlowKey, Frontend, Guard, MAX_SERVICES, MAX_SOURCES, Rate, Source, SourceRate},
+    abi::{Choice, Frontend, Guard, MAX_SERVICES, MAX_SOURCES, Rate, Source, SourceRate},
     guard::{
         COOKIES, ON, Seen, Time,
         cookie::Reading,
         opened_by_source,
-        overload::{Overload, PLACES, place},
+        overload::{Destination, Overload, PLACES},
     },
     packet::Packet,
 };
 
-use crate::fast::{constant, jiffies};
+use crate::fast::{constant, jiffies, seed};
 
 #[btf_map]
 static RATES: Array<Rate, { MAX_SERVICES as usize }> = Array::new();
@@ -38,8 +38,8 @@ pub struct Desk {
     pub judged: Judged,
     /// Its TCP header.
     pub reading: Reading,
-    /// Which of the places for destinations is that of the SYN.
-    pub overload: u32,
+    /// Whether [`spills`] was asked about the packet already.
+    pub is_counted: u32,
 }
 
 /// What is known of a packet's destination.
@@ -69,26 +69,27 @@ static ANSWERS: u32 = 0;
 /// Whether a SYN is one of so many that it is to be dropped.
 #[inline(always)]
 #[must_use]
-pub fn spills(key: &FlowKey) -> bool {
-    if !has_cookies() {
+pub fn spills(to: &Destination) -> bool {
+    if !is_guarded() || !has_cookies() {
         return false;
     }
-    let index = place(key);
-    let (Some(overload), Some(desk)) = (OVERLOADS.get_ptr_mut(index), desk()) else { return false };
-    // SAFETY: this CPU's own.
-    unsafe { (*desk).overload = index };
-    // SAFETY: as above.
-    unsafe { (*overload).spills(key, jiffies(), constant(&raw const ANSWERS)) }
+    if let Some(desk) = desk() {
+        // SAFETY: this CPU's own.
+        unsafe { (*desk).is_counted = 1 };
+    }
+    OVERLOADS.get_ptr_mut(to.place(seed())).is_some_and(|overload| {
+        // SAFETY: as above.
+        unsafe { (*overload).spills(to, jiffies(), constant(&raw const ANSWERS)) }
+    })
 }
 
-/// Takes down that the SYN which did not spill was answered. How many were dropped since the last one.
+/// Takes down that a SYN was answered; how many to the same destination were dropped since the last one.
 #[inline(always)]
 #[must_use]
-pub fn answered() -> u32 {
+pub fn answered(to: &Destination) -> u32 {
     // SAFETY: this CPU's own.
-    let index = desk().map_or(PLACES, |desk| unsafe { (*desk).overload });
-    // SAFETY: as above.
-    OVERLOADS.get_ptr_mut(index).map_or(0, |overload| unsafe { (*overload).answered(jiffies()) })
+    let answered = |overload: *mut Overload| unsafe { (*overload).answered(to, jiffies()) };
+    OVERLOADS.get_ptr_mut(to.place(seed())).map_or(0, answered)
 }
 
 /// Whether the guard is on.

@@ -9,7 +9,7 @@ mod frame;
 mod guard;
 
 pub use fast::{
-    Fast, Gate, Question, add_traffic, add_verdicts, device, input, jiffies, output, question, seed,
+    Fast, Gate, NONE, Question, add_traffic, add_verdicts, device, input, jiffies, output, question, seed,
 };
 pub use frame::{Bounds, ContextFrame};
 pub use guard::{Desk, Judged, answered, desk, has_cookies, has_room, is_guarded, seen, spills, time};

@@ -165,15 +165,26 @@ impl Flows {
         })
     }
 
+    /// How many packets.
+    pub(super) fn packets(&self) -> Result<u64, Error> {
+        Ok(self.lines.values::<Line>()?.iter().map(|line| u64::from(line.packets)).sum())
+    }
+
     pub(super) fn unsettled(&self) -> Result<Vec<Unsettled>, Error> {
         let lines = self.lines.values::<Line>()?;
         let addresses = self.addresses.values::<FlowAddresses>()?;
         let unsettled = |(index, line): (usize, Line)| {
-            let long = if line.key.form() & V6_FLOW != 0 { addresses.get(index / 2) } else { None };
-            let key = cache::traffic(&line, long.as_ref());
-            Unsettled { key, packets: line.packets, bytes: line.bytes }
+            let v6 = line.key.form() & V6_FLOW != 0;
+            let long = if v6 { Some(addresses.get(index / 2)?) } else { None };
+            // The place may have become another flow's meanwhile.
+            let same = !v6 || lines.get(index)?.key == line.key;
+            same.then(|| Unsettled {
+                key: cache::traffic(&line, long.as_ref()),
+                packets: line.packets,
+                bytes: line.bytes,
+            })
         };
-        Ok(lines.iter().enumerate().filter(|(_, line)| line.packets != 0).map(unsettled).collect())
+        Ok(lines.iter().enumerate().filter(|(_, line)| line.packets != 0).filter_map(unsettled).collect())
     }
 }
 

@@ -221,7 +221,8 @@ pub struct Hop {
     pub vid: u16,
     /// [`Flow::mtu`].
     pub mtu: u16,
-    /// When a flow that leaves by it was last looked up, as [`Flow::checked`]. No line that is trusted is older.
+    /// When a flow that leaves by it was last looked up, as [`Flow::checked`]; no line that leads here was later. When this
+    /// is not trusted any more none of them is.
     pub used: u32,
 }
 
@@ -269,6 +270,23 @@ pub struct TrafficKey {
     pub protocol: u8,
     /// One from the backend to the client, zero from the client to the backend.
     pub reply: u8,
+}
+
+impl TrafficKey {
+    /// Whether it is the same. Spelled out, because eBPF's compiler compares structures byte by byte.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(&self, other: &Self) -> bool {
+        let ([a, b], [c, d]) = (self.backend.words(), other.backend.words());
+        (a ^ c) | (b ^ d) == 0
+            && self.service == other.service
+            && self.input == other.input
+            && self.output == other.output
+            && self.port[0] == other.port[0]
+            && self.port[1] == other.port[1]
+            && self.protocol == other.protocol
+            && self.reply == other.reply
+    }
 }
 
 /// How much.

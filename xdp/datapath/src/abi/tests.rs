@@ -110,7 +110,30 @@ Output 12
   0 device
   4 tag
   6 flags
-  8 mtu";
+  8 mtu
+LineKey 24
+  0 addrs
+  8 ends
+  16 link
+Line 64
+  0 key
+  24 src
+  28 dst
+  32 ports
+  36 device
+  40 service
+  44 checked
+  48 packets
+  52 bytes
+  56 hop
+  58 flags
+  60 network_delta
+  62 transport_delta
+FlowAddresses 64
+  0 key_src
+  16 key_dst
+  32 src
+  48 dst";
 
 /// Maps outlive the daemon that made them.
 #[test]
@@ -138,6 +161,11 @@ fn a_layout_changes_only_with_the_schema() {
         InputKey { device, tag }
         Input { interface, flags, mac }
         Output { device, tag, flags, mtu }
+        LineKey { addrs, ends, link }
+        Line {
+            key, src, dst, ports, device, service, checked, packets, bytes, hop, flags, network_delta, transport_delta
+        }
+        FlowAddresses { key_src, key_dst, src, dst }
     };
     assert_eq!((SCHEMA, layout.as_str()), (4, LAYOUT), "raise SCHEMA and update this");
 }

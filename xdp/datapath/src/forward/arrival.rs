@@ -2,7 +2,8 @@
 
 use super::wire::Words as _;
 use crate::{
-    abi::{Addr, Counter, FlowKey, TAGGED, TCP, UDP, UDP_FLOW},
+    abi::{Addr, Counter, FlowKey, TAGGED, TCP, UDP, UDP_FLOW, split},
+    guard::overload::Destination,
     packet::{
         Frame, IPV4, IPV6, VLAN,
         flag::{ACK, ALL, SYN},
@@ -28,6 +29,15 @@ pub struct Arrival {
     pub opens: bool,
     /// Whether it begins or ends a TCP connection, which conntrack has to see.
     pub control: bool,
+}
+
+impl Arrival {
+    /// Where it goes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to(&self) -> Destination {
+        Destination::new(self.key.dst, split(self.key.ports).1)
+    }
 }
 
 /// `ETHERNET_HEADER` and the header of one VLAN tag.

@@ -8,19 +8,18 @@
 //! A line has room for IPv4 addresses. An IPv6 flow takes every second place only, and its addresses lie elsewhere. How
 //! packets leave is the same for many flows, and lies in [`HOPS`] places that they share.
 
-use super::arrival::v4_words;
+use super::{arrival::v4_words, verdict};
 use crate::abi::{
-    Addr, Flow, FlowAddresses, FlowKey, Hop, Line, LineKey, REPLY, TAGGED, TCP, TrafficKey, UDP, UDP_FLOW,
-    ports, split,
+    Addr, Flow, FlowAddresses, FlowKey, Hop, Line, LineKey, TAGGED, TrafficKey, UDP_FLOW, ports, split,
 };
 
 /// Places a flow may be in.
 pub const WAYS: u32 = 4;
 /// The least number of places: the sets of IPv6 flows are as large as two others.
 pub const LEAST: u32 = 2 * WAYS;
-/// Lines on each CPU besides, to work on: one, and one that makes their number even.
-pub const DESK: u32 = 2;
-/// Places for next hops on each CPU, a power of two; and behind them one to work on.
+/// Lines on each CPU besides: one for a flow that gets no place, and one that makes their number even.
+pub const SPARE: u32 = 2;
+/// Places for next hops on each CPU, a power of two; and behind them one that is for one packet.
 pub const HOPS: u32 = 4_096;
 /// One in so many flows that find their set full of fresh entries takes another's place all the same.
 const RARELY: u32 = 16;
@@ -111,16 +110,17 @@ pub fn admit<S: Slots>(slots: &S, v4: bool, hash: u32, now: u32, chance: u32) ->
     }
 }
 
-/// The place of the next hop of a flow that was just looked up, or a new one. [`HOPS`], for one packet, if all that it may
-/// have are in use.
+/// The place of the next hop of a flow that was just looked up, or a new one. [`HOPS`] if all that it may have are in use, or
+/// the flow is not kept.
 #[inline(always)]
-pub fn hop<S: Slots>(slots: &S, flow: &Flow) -> u32 {
+pub fn hop<S: Slots>(slots: &S, flow: &Flow, kept: bool) -> u32 {
     let [a, b, c] = flow.macs;
     let last = u32::from(flow.vid) << 16 | u32::from(flow.mtu);
     let mixed = (a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ last.rotate_left(24)).wrapping_mul(0x9e37_79b1);
     let mut free = HOPS;
-    for way in 0..WAYS {
-        let index = (mixed >> 16 ^ way) & (HOPS - 1);
+    let ways = if kept { WAYS } else { 0 };
+    for way in 0..ways {
+        let index = ((mixed >> 16) ^ way) & (HOPS - 1);
         let Some(hop) = slots.hop(index) else { return HOPS };
         // SAFETY: as for lines.
         let hop = unsafe { &mut *hop };
@@ -213,19 +213,11 @@ pub fn reverse(line: &Line, hop: &Hop, long: Option<&FlowAddresses>) -> FlowKey 
 #[must_use]
 pub fn traffic(line: &Line, long: Option<&FlowAddresses>) -> TrafficKey {
     let addresses = addresses(line, long);
-    let reply = line.flags & REPLY != 0;
-    let (backend, port) = if reply {
-        (addresses.key_src, split(line.key.ports()).0)
-    } else {
-        (addresses.dst, split(line.ports).1)
-    };
-    TrafficKey {
-        backend: Addr::from_words(backend),
-        service: line.service,
-        input: line.key.device(),
-        output: line.device,
-        port,
-        protocol: if line.key.form() & UDP_FLOW != 0 { UDP } else { TCP },
-        reply: reply.into(),
-    }
+    verdict::counted(
+        line.flags,
+        line.key.form(),
+        (addresses.key_src, line.key.ports(), line.key.device()),
+        (addresses.dst, line.ports, line.device),
+        line.service,
+    )
 }

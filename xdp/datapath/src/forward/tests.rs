@@ -333,8 +333,8 @@ fn what_packets_are_counted_under_differs_in_each_of_its_parts() {
         TrafficKey { protocol: 1, ..base },
         TrafficKey { reply: 1, ..base },
     ];
-    assert!(verdict::is_same(&base, &base));
-    assert!(others.iter().all(|other| !verdict::is_same(&base, other)));
+    assert!(base.is(&base));
+    assert!(others.iter().all(|other| !base.is(other)));
 }
 
 const COUNT: usize = 64;
@@ -381,7 +381,7 @@ impl Memory {
     fn put(&self, flow: &Flow, now: u32, chance: u32) -> Option<u32> {
         let flow = Flow { checked: now, ..*flow };
         let index = cache::admit(self, is_v4(&flow.key), hash(&flow.key), now, chance)?;
-        cache::put(self, &flow, cache::hop(self, &flow), index);
+        cache::put(self, &flow, cache::hop(self, &flow, true), index);
         Some(index)
     }
 
@@ -498,7 +498,7 @@ fn next_hops_are_shared_and_stay_as_long_as_they_are_needed() {
     let memory = Memory::new();
     let flow = |n: u32, now| Flow { macs: [n, 0, 0], mtu: 1_500, checked: now, ..Flow::default() };
     let now = 10_000;
-    let hop = |flow: &Flow| cache::hop(&memory, flow);
+    let hop = |flow: &Flow| cache::hop(&memory, flow, true);
     let first = hop(&flow(1, now));
     assert_eq!(hop(&flow(1, now)), first);
     let others = [
@@ -509,12 +509,13 @@ fn next_hops_are_shared_and_stay_as_long_as_they_are_needed() {
     ];
     assert!(others.iter().all(|other| hop(other) != first));
     let memory = Memory::new();
-    let hop = |flow: &Flow| cache::hop(&memory, flow);
+    let hop = |flow: &Flow| cache::hop(&memory, flow, true);
     let taken: Vec<u32> = (0..100_000).filter(|n| hop(&flow(*n, now)) != HOPS).collect();
     assert_eq!(taken.len(), HOPS as usize, "every place is taken once");
     let lucky = taken[0];
     assert_ne!(hop(&flow(lucky, now + TRUST / 2)), HOPS);
     assert_eq!(hop(&flow(100_000, now + TRUST - 1)), HOPS, "a line may lead there");
+    assert_eq!(cache::hop(&memory, &flow(lucky, now), false), HOPS, "nothing is kept");
     let taken = (100_000..300_000).filter(|n| hop(&flow(*n, now + TRUST)) != HOPS).count();
     assert_eq!(taken, HOPS as usize - 1, "but for the one that was used again");
 }

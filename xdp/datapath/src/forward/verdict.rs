@@ -3,8 +3,8 @@
 use super::wire::fold;
 use crate::{
     abi::{
-        Addr, Counter, Flow, FlowKey, InputKey, Output, REPLY, TAGGED, TCP, TRANSMIT, TrafficKey, UDP_FLOW,
-        Words, ports, split,
+        Addr, Counter, Flow, FlowKey, InputKey, Output, REPLY, TAGGED, TCP, TRANSMIT, TrafficKey, UDP,
+        UDP_FLOW, Words, ports, split,
     },
     decide,
     tables::Tables,
@@ -154,35 +154,38 @@ pub fn route(flow: &mut Flow, hop: &NextHop, output: &Output) -> Result<(), Coun
     Ok(())
 }
 
-/// Whether packets are counted under the same. Spelled out, because eBPF's compiler compares structures byte by byte.
-#[inline(always)]
-#[must_use]
-pub const fn is_same(a: &TrafficKey, b: &TrafficKey) -> bool {
-    let ([a0, a1], [b0, b1]) = (a.backend.words(), b.backend.words());
-    (a0 ^ b0) | (a1 ^ b1) == 0
-        && a.service == b.service
-        && a.input == b.input
-        && a.output == b.output
-        && a.port[0] == b.port[0]
-        && a.port[1] == b.port[1]
-        && a.protocol == b.protocol
-        && a.reply == b.reply
-}
-
 /// What the packets of a flow are counted under.
 #[inline(always)]
 #[must_use]
 pub fn traffic(flow: &Flow) -> TrafficKey {
-    let reply = flow.flags & REPLY != 0;
-    let (backend, port) =
-        if reply { (flow.key.src, split(flow.key.ports).0) } else { (flow.dst, split(flow.ports).1) };
+    counted(
+        flow.flags,
+        flow.key.form(),
+        (flow.key.src, flow.key.ports, flow.key.device),
+        (flow.dst, flow.ports, flow.device),
+        flow.service,
+    )
+}
+
+/// The same of its parts: [`Flow::flags`], [`FlowKey::form`]; source, ports and device of arriving packets; destination,
+/// ports and device of those that leave; [`Flow::service`].
+#[inline(always)]
+pub(super) fn counted(
+    flags: u16,
+    form: u16,
+    (src, arrive, input): (Words, u32, u32),
+    (dst, leave, output): (Words, u32, u32),
+    service: u32,
+) -> TrafficKey {
+    let reply = flags & REPLY != 0;
+    let (backend, port) = if reply { (src, split(arrive).0) } else { (dst, split(leave).1) };
     TrafficKey {
         backend: Addr::from_words(backend),
-        service: flow.service,
-        input: flow.key.device,
-        output: flow.device,
+        service,
+        input,
+        output,
         port,
-        protocol: flow.key.protocol(),
+        protocol: if form & UDP_FLOW != 0 { UDP } else { TCP },
         reply: reply.into(),
     }
 }

@@ -1,18 +1,18 @@
 //! SYNs that there is no time to answer.
 //!
-//! To answer one takes several times as long as to drop it. A flood that keeps a CPU busy with answers would cost the
+//! To answer one takes many times as long as to drop it. A flood that keeps a CPU busy with answers would cost the
 //! connections that exist their packets, which then get lost before any program sees them. So of the SYNs to one address and
 //! port each CPU answers as many as leave time for others, and drops the rest at first sight. The more there are the fewer
 //! are answered, because dropping takes time as well.
 
-use crate::abi::{FlowKey, Words};
+use crate::abi::Words;
 
 /// Places for destinations on each CPU, a power of two.
 pub const PLACES: u32 = 64;
 /// How many SYNs to one destination a CPU answers in a second if there are no more.
 pub const ANSWERS: u32 = 600_000;
 
-/// How many are dropped in the time that it takes to answer one more.
+/// How many are dropped in the time that it takes to answer one more, at the least.
 const DROPS: u32 = 10;
 /// One in so many of those [`ANSWERS`] is for as many SYNs as there may be.
 const LEAST: u32 = 16;
@@ -21,19 +21,54 @@ const LEAST: u32 = 16;
 /// answered any more.
 const KEPT: u32 = 2;
 
-/// What was seen of a destination on one CPU.
+/// Where SYNs go.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Destination {
+    addr: Words,
+    port: u32,
+    reserved: u32,
+}
+
+impl Destination {
+    /// An address and a port, the latter in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(addr: Words, port: [u8; 2]) -> Self {
+        Self { addr, port: u16::from_ne_bytes(port) as u32, reserved: 0 }
+    }
+
+    /// Its place. The seed keeps others from choosing destinations that meet in one.
+    #[inline(always)]
+    #[must_use]
+    pub fn place(&self, seed: u64) -> u32 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let [high, low] = self.addr;
+        let mixed = (seed ^ low ^ high.rotate_left(23)).wrapping_mul(STEP);
+        let mixed = (mixed ^ mixed >> 32 ^ u64::from(self.port)).wrapping_mul(STEP);
+        (mixed >> 40) as u32 & (PLACES - 1)
+    }
+
+    #[inline(always)]
+    const fn is(&self, other: &Self) -> bool {
+        (self.addr[0] ^ other.addr[0]) | (self.addr[1] ^ other.addr[1]) == 0 && self.port == other.port
+    }
+}
+
+/// What was seen of a destination on one CPU. Of several in one place it is the one with the most SYNs, more or less.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overload {
-    dst: Words,
-    link: u64,
-    device: u32,
-    port: u32,
+    to: Destination,
     /// The tick that is being counted, low bits of the kernel's jiffies.
     tick: u32,
     /// SYNs in it.
     seen: u32,
-    /// How many of them may be answered.
+    /// SYNs in the one before.
+    before: u32,
+    /// SYNs to other destinations since this one's tick began.
+    rivals: u32,
+    /// How many may be answered in this tick.
     most: u32,
     /// When one was answered for the last time.
     answered: u32,
@@ -41,39 +76,23 @@ pub struct Overload {
     spilled: u32,
 }
 
-/// The place of a destination.
-#[inline(always)]
-#[must_use]
-pub fn place(key: &FlowKey) -> u32 {
-    let folded = key.dst[0] ^ key.dst[1] ^ (key.dst[1] >> 32) ^ u64::from(key.ports >> 16);
-    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32 & (PLACES - 1)
-}
-
 impl Overload {
     /// Takes down a SYN; whether to drop it. `answers`: how many there is time for in a tick.
     #[inline(always)]
-    pub fn spills(&mut self, key: &FlowKey, now: u32, answers: u32) -> bool {
-        let port = key.ports >> 16;
-        let same = (self.dst[0] ^ key.dst[0]) | (self.dst[1] ^ key.dst[1]) | (self.link ^ key.link) == 0
-            && self.device == key.device
-            && self.port == port;
+    pub fn spills(&mut self, to: &Destination, now: u32, answers: u32) -> bool {
         let passed = now.wrapping_sub(self.tick);
-        if !same {
-            if passed < KEPT {
+        if !self.to.is(to) {
+            self.rivals = self.rivals.wrapping_add(1);
+            let busiest = if self.seen > self.before { self.seen } else { self.before };
+            if passed < KEPT && self.rivals <= busiest {
                 return false;
             }
-            self.dst = key.dst;
-            self.link = key.link;
-            self.device = key.device;
-            self.port = port;
+            self.to = *to;
             self.answered = now.wrapping_sub(KEPT);
             self.spilled = 0;
-        }
-        if passed != 0 || !same {
-            let before = if same && passed == 1 { self.seen } else { 0 };
-            self.most = most(before, answers);
-            self.seen = 0;
-            self.tick = now;
+            self.begin(0, now, answers);
+        } else if passed != 0 {
+            self.begin(if passed == 1 { self.seen } else { 0 }, now, answers);
         }
         self.seen = self.seen.wrapping_add(1);
         let spills = self.seen > self.most && now.wrapping_sub(self.answered) < KEPT;
@@ -81,9 +100,22 @@ impl Overload {
         spills
     }
 
-    /// Takes down that the SYN which did not spill was answered. How many were dropped since the last one.
+    /// Begins a tick.
     #[inline(always)]
-    pub const fn answered(&mut self, now: u32) -> u32 {
+    const fn begin(&mut self, before: u32, now: u32, answers: u32) {
+        self.tick = now;
+        self.seen = 0;
+        self.before = before;
+        self.rivals = 0;
+        self.most = most(before, answers);
+    }
+
+    /// Takes down that a SYN was answered. How many to the same destination were dropped since the last one.
+    #[inline(always)]
+    pub const fn answered(&mut self, to: &Destination, now: u32) -> u32 {
+        if !self.to.is(to) {
+            return 0;
+        }
         let spilled = self.spilled;
         self.answered = now;
         self.spilled = 0;
@@ -91,13 +123,14 @@ impl Overload {
     }
 }
 
-/// How many of so many SYNs there is time to answer. Too many in one tick alone are no flood but a burst, as after a pause.
+/// How many SYNs there is time to answer in the tick after one with so many. Too many in one alone are no flood but a burst,
+/// as after a pause.
 #[inline(always)]
-const fn most(seen: u32, answers: u32) -> u32 {
-    if seen <= answers {
+const fn most(before: u32, answers: u32) -> u32 {
+    if before <= answers {
         return u32::MAX;
     }
-    let left = answers.saturating_sub(seen.saturating_sub(answers) / DROPS);
+    let left = answers.saturating_sub((before - answers) / DROPS);
     let least = answers / LEAST + 1;
     if left > least { left } else { least }
 }
@@ -106,23 +139,27 @@ const fn most(seen: u32, answers: u32) -> u32 {
 mod tests {
     use super::*;
 
-    const ANSWERED: u32 = 100;
+    const ANSWERS: u32 = 100;
 
-    fn key(port: u16) -> FlowKey {
-        let ports = u32::from_ne_bytes([1, 2, port.to_be_bytes()[0], port.to_be_bytes()[1]]);
-        FlowKey { src: [0, 1], dst: [0, 2], ports, device: 3, link: 4 }
+    fn to(port: u16) -> Destination {
+        Destination::new([0, 2], port.to_be_bytes())
     }
 
     /// Of so many SYNs in a tick, how many went on and were answered.
-    fn tick(overload: &mut Overload, key: &FlowKey, now: u32, syns: u32) -> u32 {
+    fn tick(overload: &mut Overload, to: &Destination, now: u32, syns: u32) -> u32 {
         let mut answered = 0;
         for _ in 0..syns {
-            if !overload.spills(key, now, ANSWERED) {
-                overload.answered(now);
+            if !overload.spills(to, now, ANSWERS) {
+                overload.answered(to, now);
                 answered += 1;
             }
         }
         answered
+    }
+
+    /// How many of a thousand SYNs are dropped of which none is answered.
+    fn dropped(overload: &mut Overload, to: &Destination, now: u32) -> usize {
+        (0..1_000).filter(|_| overload.spills(to, now, ANSWERS)).count()
     }
 
     #[test]
@@ -130,56 +167,59 @@ mod tests {
         for start in [0, 1_000, u32::MAX - 2] {
             let mut overload = Overload::default();
             let now = |n: u32| start.wrapping_add(KEPT + n);
-            let key = key(443);
-            assert_eq!(tick(&mut overload, &key, now(0), ANSWERED), ANSWERED, "from {start}");
-            assert_eq!(tick(&mut overload, &key, now(1), 400), 400, "a burst");
-            assert_eq!(tick(&mut overload, &key, now(2), 1_000), 70);
-            assert_eq!(tick(&mut overload, &key, now(3), 1_000_000), 10);
-            assert_eq!(tick(&mut overload, &key, now(4), 50), 7, "there is always time for some");
-            assert_eq!(tick(&mut overload, &key, now(5), 50), 50);
-            assert_eq!(tick(&mut overload, &key, now(6), 400), 400, "another");
-            assert_eq!(tick(&mut overload, &key, now(8), 400), 400, "after a pause");
-            assert_eq!(tick(&mut overload, &key, now(9), 90), 70);
+            let to = to(443);
+            assert_eq!(tick(&mut overload, &to, now(0), ANSWERS), ANSWERS, "from {start}");
+            assert_eq!(tick(&mut overload, &to, now(1), 400), 400, "a burst");
+            assert_eq!(tick(&mut overload, &to, now(2), 1_000), 70);
+            assert_eq!(tick(&mut overload, &to, now(3), 1_000_000), 10);
+            assert_eq!(tick(&mut overload, &to, now(4), 50), 7, "there is always time for some");
+            assert_eq!(tick(&mut overload, &to, now(5), 50), 50);
+            assert_eq!(tick(&mut overload, &to, now(6), 400), 400, "another");
+            assert_eq!(tick(&mut overload, &to, now(8), 400), 400, "after a pause");
+            assert_eq!(tick(&mut overload, &to, now(9), 90), 70);
         }
     }
 
     #[test]
     fn none_is_dropped_unless_some_are_answered() {
         let mut overload = Overload::default();
-        for now in 10..20 {
-            assert!((0..1_000).all(|_| !overload.spills(&key(443), now, ANSWERED)));
-        }
-        assert_eq!(overload.answered(19), 0);
-        let spilled = (0..1_000).filter(|_| overload.spills(&key(443), 20, ANSWERED)).count();
+        let to = to(443);
+        assert!((10..20).all(|now| dropped(&mut overload, &to, now) == 0));
+        assert_eq!(overload.answered(&to, 19), 0);
+        let spilled = dropped(&mut overload, &to, 20);
         assert!(spilled >= 900, "{spilled}");
-        assert_eq!(overload.answered(20), spilled as u32, "and they are told once");
-        assert_eq!(overload.answered(20), 0);
-        // The guard answers no more, as after the alarm.
-        assert!((0..1_000).any(|_| overload.spills(&key(443), 21, ANSWERED)), "it is not noticed yet");
-        assert!((0..1_000).all(|_| !overload.spills(&key(443), 22, ANSWERED)));
+        assert_eq!(overload.answered(&to, 20), spilled as u32, "and they are told once");
+        assert_eq!(overload.answered(&to, 20), 0);
+        // The guard answers no more, as after the alarm; or it answers somebody else.
+        assert_ne!(dropped(&mut overload, &to, 21), 0, "it is not noticed yet");
+        overload.answered(&self::to(444), 22);
+        overload.answered(&Destination::new([0, 3], [1, 187]), 22);
+        assert_eq!(dropped(&mut overload, &to, 22), 0);
     }
 
     #[test]
-    fn a_destination_keeps_its_place_while_it_is_busy() {
-        let base = key(443);
+    fn a_busy_destination_has_the_place_whoever_came_first() {
         let mut overload = Overload::default();
-        tick(&mut overload, &base, 9, 400);
-        assert_eq!(tick(&mut overload, &base, 10, 400), 70);
-        let others = [
-            key(444),
-            FlowKey { dst: [1, 2], ..base },
-            FlowKey { dst: [0, 3], ..base },
-            FlowKey { device: 4, ..base },
-            FlowKey { link: 5, ..base },
-        ];
-        for other in others {
-            assert!(!overload.spills(&other, 11, ANSWERED), "{other:?}");
-            assert!(overload.spills(&base, 10, ANSWERED), "{other:?}");
+        let (few, many) = (to(1), to(2));
+        for now in 10..30 {
+            assert_eq!(tick(&mut overload, &few, now, 3), 3);
+            let answered = tick(&mut overload, &many, now, 1_000);
+            assert!(now == 10 || answered <= 11, "{answered} at {now}");
+            assert_eq!(tick(&mut overload, &few, now, 3), 3);
         }
-        let client = FlowKey { src: [7, 7], ports: base.ports ^ 0x55, ..base };
-        assert!(overload.spills(&client, 10, ANSWERED), "whoever sends it");
-        assert!(!overload.spills(&others[0], 10 + KEPT, ANSWERED));
-        assert!(!overload.spills(&base, 10 + KEPT, ANSWERED), "another's now");
-        assert_eq!(place(&base), place(&client));
+        assert_eq!(tick(&mut overload, &few, 30, 3), 3);
+        assert_eq!(overload.to, many);
+        assert_eq!(tick(&mut overload, &few, 29 + KEPT, 3), 3);
+        assert_eq!(overload.to, few, "nothing comes for it any more");
+    }
+
+    #[test]
+    fn destinations_differ_in_each_of_their_parts_and_spread_over_places() {
+        let base = to(443);
+        let others = [to(444), Destination::new([1, 2], [1, 187]), Destination::new([0, 3], [1, 187])];
+        assert!(base.is(&base) && others.iter().all(|other| !base.is(other)));
+        let places: std::collections::BTreeSet<u32> = (0..1_000).map(|port| to(port).place(7)).collect();
+        assert_eq!(places.len(), PLACES as usize);
+        assert!((0..100).any(|seed| base.place(seed) != base.place(7)));
     }
 }
