@@ -87,7 +87,7 @@ pub(crate) enum Action {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Choice {
-    /// All sections, in about ten minutes.
+    /// All sections, in under ten minutes.
     All,
     /// Nanoseconds a packet of the XDP and tc programs.
     Programs,

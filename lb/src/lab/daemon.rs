@@ -4,7 +4,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -96,6 +96,8 @@ pub struct Daemon {
     options: Options,
     child: Child,
     stderr: Arc<Mutex<Vec<String>>>,
+    /// Reads standard error of the process, and ends with it.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Daemon {
@@ -106,8 +108,8 @@ impl Daemon {
     /// When the binary cannot be started.
     pub fn start(ns: &Netns, options: Options) -> Result<Self, LabError> {
         let stderr = Arc::default();
-        let child = spawn(ns, &options, &stderr)?;
-        Ok(Self { ns: ns.clone(), options, child, stderr })
+        let (child, reader) = spawn(ns, &options, &stderr)?;
+        Ok(Self { ns: ns.clone(), options, child, stderr, reader })
     }
 
     /// Starts it again after [`Daemon::kill`] or [`Daemon::terminate`]; lines on standard error go on accumulating.
@@ -117,7 +119,7 @@ impl Daemon {
     /// When the binary cannot be started.
     pub fn start_again(&mut self) -> Result<(), LabError> {
         self.kill();
-        self.child = spawn(&self.ns, &self.options, &self.stderr)?;
+        (self.child, self.reader) = spawn(&self.ns, &self.options, &self.stderr)?;
         Ok(())
     }
 
@@ -219,7 +221,11 @@ impl Daemon {
     ///
     /// When it does not end in time.
     pub fn wait_exit(&mut self, deadline: Duration) -> Result<ExitStatus, LabError> {
-        eventually("the daemon ends", deadline, || self.child.try_wait().ok().flatten())
+        let status = eventually("the daemon ends", deadline, || self.child.try_wait().ok().flatten())?;
+        // Its last words are the ones that are asked for.
+        let read = || self.reader.as_ref().is_none_or(JoinHandle::is_finished).then_some(());
+        eventually("standard error of the daemon is read", deadline, read)?;
+        Ok(status)
     }
 
     /// `portico cleanup`.
@@ -243,7 +249,12 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(ns: &Netns, options: &Options, lines: &Arc<Mutex<Vec<String>>>) -> Result<Child, LabError> {
+/// The process, and what reads its standard error into `lines`.
+fn spawn(
+    ns: &Netns,
+    options: &Options,
+    lines: &Arc<Mutex<Vec<String>>>,
+) -> Result<(Child, Option<JoinHandle<()>>), LabError> {
     let mut command = Command::new(&options.binary);
     command.arg("run").args(["--node-name", manifest::NODE, "--xdp", options.xdp.as_str()]);
     match &options.source {
@@ -257,14 +268,14 @@ fn spawn(ns: &Netns, options: &Options, lines: &Arc<Mutex<Vec<String>>>) -> Resu
     command.args(&options.more);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = ns.spawn_command(command)?;
-    if let Some(stderr) = child.stderr.take() {
+    let reader = child.stderr.take().map(|stderr| {
         let lines = Arc::clone(lines);
         // Ends with the pipe, that is with the daemon and all it started.
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
-        });
-    }
-    Ok(child)
+        })
+    });
+    Ok((child, reader))
 }
