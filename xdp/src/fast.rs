@@ -93,7 +93,7 @@ fn try_forward_known(ctx: &XdpContext, device: u32) -> Result<u32, Option<Counte
         Err(_) => return Err(None),
     };
     if arrival.opens {
-        if spills(&arrival.to()) {
+        if spills(&arrival.to()) && is_ours(&arrival) {
             count(Hook::Xdp, Counter::Overload);
             return Ok(XDP_DROP);
         }
@@ -143,6 +143,12 @@ fn try_forward_known(ctx: &XdpContext, device: u32) -> Result<u32, Option<Counte
 const PASSED: u32 = u32::MAX;
 /// Nobody shall.
 const DROPPED: u32 = u32::MAX - 1;
+
+/// Whether a packet is for an interface of this host, and not one that a switch floods or a bridge has.
+#[inline(always)]
+fn is_ours(arrival: &Arrival) -> bool {
+    input(&verdict::input(&arrival.key)).is_some_and(|input| input.mac == arrival.key.mac())
+}
 
 /// Sends a packet as its flow says.
 #[inline(always)]

@@ -16,6 +16,9 @@ use crate::forwarding::{ANYONE, XDP_DROP, XDP_PASS, XDP_REDIRECT, ends, frame, i
 /// Long enough for any machine.
 const LONGEST: Duration = Duration::from_secs(20);
 
+/// The address of another host.
+const ANOTHER: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
 /// The choices of a frontend whose endpoints anybody reaches.
 fn served(v6: bool) -> Frontend {
     let tables = tables();
@@ -73,6 +76,13 @@ fn a_flood_is_answered_as_time_allows_and_only_where_it_is() {
                     if dropped == 500 {
                         let action = run(rig, program, &syn(ports[1], dropped, plain)).0;
                         assert_eq!(action, XDP_REDIRECT, "{program}: another service");
+                        let mut elsewhere = syn(ports[0], dropped, plain);
+                        elsewhere[..6].copy_from_slice(&ANOTHER);
+                        // More than are let through in a tick.
+                        for _ in 0..20 {
+                            let action = run(rig, program, &elsewhere).0;
+                            assert_eq!(action, XDP_PASS, "{program}: another host's, on a bridge");
+                        }
                         let expected = if program == FAST_PROGRAMS[0] { XDP_REDIRECT } else { XDP_PASS };
                         let action = run(rig, program, &established).0;
                         assert_eq!(action, expected, "{program}: an established connection");
