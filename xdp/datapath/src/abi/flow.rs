@@ -34,7 +34,7 @@ impl FlowKey {
     #[inline(always)]
     #[must_use]
     pub const fn form(&self) -> u16 {
-        (self.link >> 48) as u16
+        form(self.link)
     }
 
     /// The destination of the Ethernet frame, as [`mac`].
@@ -50,6 +50,12 @@ impl FlowKey {
     pub const fn protocol(&self) -> u8 {
         if self.form() & UDP_FLOW != 0 { super::UDP } else { super::TCP }
     }
+}
+
+/// What [`FlowKey::link`] has above the destination.
+#[inline(always)]
+const fn form(link: u64) -> u16 {
+    (link >> 48) as u16
 }
 
 /// Both ports as they lie in a header, as one word.
@@ -145,7 +151,7 @@ impl LineKey {
     #[inline(always)]
     #[must_use]
     pub const fn form(&self) -> u16 {
-        (self.link >> 48) as u16
+        form(self.link)
     }
 
     /// [`FlowKey::ports`].

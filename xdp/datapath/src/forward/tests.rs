@@ -5,18 +5,21 @@ use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 
 use super::{
     arrival::{Arrival, arrival},
-    cache::{self, HOPS, LEAST, Slots, WAYS},
+    cache,
     rewrite::{self, FrameMut, Translation},
     verdict::{self, Entry, NextHop},
 };
 use crate::{
     abi::{
-        Addr, Counter, Flow, FlowAddresses, FlowKey, FrontendKey, Hop, Line, LineKey, Output, TAGGED, TCP,
-        TRANSMIT, TrafficKey, UDP, UDP_FLOW, V6_FLOW, ports,
+        Addr, Counter, Flow, FlowKey, FrontendKey, Output, TAGGED, TCP, TRANSMIT, TrafficKey, UDP, UDP_FLOW,
+        ports,
     },
-    packet::Frame,
     testing::{Extension, Layers, MemoryTables, tables},
 };
+
+mod places;
+
+use self::places::Memory;
 
 const DEVICE: u32 = 7;
 
@@ -335,195 +338,4 @@ fn what_packets_are_counted_under_differs_in_each_of_its_parts() {
     ];
     assert!(base.is(&base));
     assert!(others.iter().all(|other| !base.is(other)));
-}
-
-const COUNT: usize = 64;
-const TRUST: u32 = 250;
-
-struct Memory {
-    lines: Vec<UnsafeCell<Line>>,
-    addresses: Vec<UnsafeCell<FlowAddresses>>,
-    hops: Vec<UnsafeCell<Hop>>,
-}
-
-fn cells<T: Default>(count: usize) -> Vec<UnsafeCell<T>> {
-    (0..count).map(|_| UnsafeCell::default()).collect()
-}
-
-impl Slots for Memory {
-    fn line(&self, index: u32) -> Option<*mut Line> {
-        self.lines.get(index as usize).map(UnsafeCell::get)
-    }
-
-    fn addresses(&self, index: u32) -> Option<*mut FlowAddresses> {
-        assert!(index.is_multiple_of(2), "an odd place has none");
-        self.addresses.get(index as usize / 2).map(UnsafeCell::get)
-    }
-
-    fn hop(&self, index: u32) -> Option<*mut Hop> {
-        self.hops.get(index as usize).map(UnsafeCell::get)
-    }
-
-    fn count(&self) -> u32 {
-        COUNT as u32
-    }
-
-    fn trust(&self) -> u32 {
-        TRUST
-    }
-}
-
-impl Memory {
-    fn new() -> Self {
-        Self { lines: cells(COUNT), addresses: cells(COUNT / 2), hops: cells(HOPS as usize + 1) }
-    }
-
-    fn put(&self, flow: &Flow, now: u32, chance: u32) -> Option<u32> {
-        let flow = Flow { checked: now, ..*flow };
-        let index = cache::admit(self, is_v4(&flow.key), hash(&flow.key), now, chance)?;
-        cache::put(self, &flow, cache::hop(self, &flow, true), index);
-        Some(index)
-    }
-
-    fn find(&self, key: &FlowKey) -> Option<u32> {
-        cache::find(self, key, is_v4(key), hash(key)).map(|(index, _)| index)
-    }
-
-    fn read(&self, index: u32) -> (Line, Hop, Option<FlowAddresses>) {
-        // SAFETY: one thread, and no reference.
-        let line = unsafe { *self.line(index).unwrap() };
-        // SAFETY: as above.
-        let hop = unsafe { *self.hop(line.hop.into()).unwrap() };
-        let v6 = line.key.form() & V6_FLOW != 0;
-        // SAFETY: as above.
-        (line, hop, v6.then(|| unsafe { *self.addresses(index).unwrap() }))
-    }
-}
-
-fn hash(key: &FlowKey) -> u32 {
-    cache::hash(key, 1)
-}
-
-fn is_v4(key: &FlowKey) -> bool {
-    Addr::from_words(key.src).is_v4()
-}
-
-fn key(v6: bool, n: u32) -> FlowKey {
-    let [client, vip, ..] = ends(v6);
-    FlowKey { src: words(client.ip()), dst: words(vip.ip()), ports: n, device: 1, link: 3 }
-}
-
-fn put(memory: &Memory, key: FlowKey, now: u32, chance: u32) -> bool {
-    memory.put(&Flow { key, ..Flow::default() }, now, chance).is_some()
-}
-
-#[test]
-fn flows_in_use_keep_their_places_while_there_are_more_of_them_than_places() {
-    for (v6, places) in [(false, COUNT), (true, COUNT / 2)] {
-        let memory = Memory::new();
-        let now = 10_000;
-        let first: Vec<u32> = (0..10_000).filter(|n| put(&memory, key(v6, *n), now, 1)).collect();
-        assert_eq!(first.len(), places, "every place is taken once");
-        assert!(first.iter().all(|n| memory.find(&key(v6, *n)).is_some()));
-        let later = (10_000..20_000).filter(|n| put(&memory, key(v6, *n), now + TRUST, 1)).count();
-        assert_eq!(later, places, "what was not asked again for so long makes room");
-        assert!(put(&memory, key(v6, 30_000), now + TRUST, 16), "and a lucky one gets a place all the same");
-    }
-}
-
-#[test]
-fn a_flow_has_as_many_places_as_there_are_ways_and_all_are_looked_at() {
-    for (v6, set) in [(false, WAYS), (true, LEAST)] {
-        let memory = Memory::new();
-        let first = hash(&key(v6, 1));
-        let set: Vec<u32> =
-            (2..100_000).filter(|n| (hash(&key(v6, *n)) ^ first) & (COUNT as u32 - set) == 0).collect();
-        let placed: Vec<u32> = set.iter().copied().filter(|n| put(&memory, key(v6, *n), 10_000, 1)).collect();
-        assert_eq!(placed.len(), WAYS as usize);
-        assert!(placed.iter().all(|n| memory.find(&key(v6, *n)).is_some()));
-    }
-}
-
-#[test]
-fn flows_of_both_families_lie_side_by_side_and_are_not_taken_for_one_another() {
-    let memory = Memory::new();
-    let kept: Vec<(bool, u32)> = (0..10_000)
-        .map(|n| (n % 3 == 0, n))
-        .filter(|(v6, n)| put(&memory, key(*v6, *n), 10_000, 1))
-        .collect();
-    assert_eq!(kept.len(), COUNT);
-    for (v6, n) in kept {
-        let (line, _, long) = memory.read(memory.find(&key(v6, n)).unwrap());
-        assert_eq!((line.key.ports(), long.is_some()), (n, v6));
-        let swapped = key(!v6, n);
-        assert!(memory.find(&swapped).is_none(), "{swapped:?}");
-    }
-}
-
-#[test]
-fn keys_differ_in_each_of_their_parts() {
-    for v6 in [false, true] {
-        let base = key(v6, 1);
-        let [_, _, other, another] = ends(v6).map(|end| words(end.ip()));
-        let others = [
-            FlowKey { src: other, ..base },
-            FlowKey { dst: another, ..base },
-            FlowKey { src: base.dst, dst: base.src, ..base },
-            FlowKey { ports: 2, ..base },
-            FlowKey { device: 2, ..base },
-            FlowKey { link: 4, ..base },
-        ];
-        assert!(others.iter().all(|other| LineKey::new(&base, !v6) != LineKey::new(other, !v6)));
-        assert_ne!(LineKey::new(&base, true), LineKey::new(&base, false));
-        assert_ne!(LineKey::new(&base, !v6), LineKey::default(), "nobody's");
-    }
-}
-
-/// Anybody can make such addresses.
-#[test]
-fn ipv6_flows_whose_addresses_have_the_same_sum_are_told_apart() {
-    let memory = Memory::new();
-    let one = key(true, 1);
-    let [a, b] = one.src;
-    let other = FlowKey { src: [a ^ 1, b ^ 1_u64.rotate_right(16)], ..one };
-    assert_eq!(LineKey::new(&one, false), LineKey::new(&other, false));
-    let place = memory.put(&Flow { key: one, ..Flow::default() }, 10_000, 1).unwrap();
-    assert!(memory.find(&one).is_some() && memory.find(&other).is_none());
-    cache::put(&memory, &Flow { key: other, ..Flow::default() }, 0, place);
-    assert!(memory.find(&one).is_none(), "its place is another's");
-}
-
-#[test]
-fn next_hops_are_shared_and_stay_as_long_as_they_are_needed() {
-    let memory = Memory::new();
-    let flow = |n: u32, now| Flow { macs: [n, 0, 0], mtu: 1_500, checked: now, ..Flow::default() };
-    let now = 10_000;
-    let hop = |flow: &Flow| cache::hop(&memory, flow, true);
-    let first = hop(&flow(1, now));
-    assert_eq!(hop(&flow(1, now)), first);
-    let others = [
-        Flow { macs: [1, 1, 0], ..flow(1, now) },
-        Flow { macs: [1, 0, 1], ..flow(1, now) },
-        Flow { vid: 1, ..flow(1, now) },
-        Flow { mtu: 1_400, ..flow(1, now) },
-    ];
-    assert!(others.iter().all(|other| hop(other) != first));
-    let memory = Memory::new();
-    let hop = |flow: &Flow| cache::hop(&memory, flow, true);
-    let taken: Vec<u32> = (0..100_000).filter(|n| hop(&flow(*n, now)) != HOPS).collect();
-    assert_eq!(taken.len(), HOPS as usize, "every place is taken once");
-    let lucky = taken[0];
-    assert_ne!(hop(&flow(lucky, now + TRUST / 2)), HOPS);
-    assert_eq!(hop(&flow(100_000, now + TRUST - 1)), HOPS, "a line may lead there");
-    assert_eq!(cache::hop(&memory, &flow(lucky, now), false), HOPS, "nothing is kept");
-    let taken = (100_000..300_000).filter(|n| hop(&flow(*n, now + TRUST)) != HOPS).count();
-    assert_eq!(taken, HOPS as usize - 1, "but for the one that was used again");
-}
-
-#[test]
-fn an_entry_is_trusted_for_a_time_only_even_where_jiffies_wrap() {
-    let checked = u32::MAX - 10;
-    assert!(cache::is_fresh(checked, u32::MAX, TRUST) && cache::is_fresh(checked, 200, TRUST));
-    assert!(!cache::is_fresh(checked, 300, TRUST));
-    assert_eq!(Frame::length(&[0_u8; 3][..]), 3);
 }
