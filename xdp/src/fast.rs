@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use datapath::{
     abi::{
-        Counter, FORWARD, Flow, FlowAddresses, Hook, Line, LineKey, PARTIAL, PASS, REPLY, TRANSMIT,
+        Counter, FORWARD, Flow, FlowAddresses, FlowKey, Hook, Line, LineKey, PARTIAL, PASS, REPLY, TRANSMIT,
         TrafficKey, UNROUTABLE, V6_FLOW, split,
     },
     forward::{
@@ -24,8 +24,8 @@ use datapath::{
     },
 };
 use tables::{
-    ContextFrame, Fast, Gate, KernelTables, NONE, add_traffic, add_verdicts, count, device, input, jiffies,
-    output, question, seed, spills,
+    ContextFrame, Fast, Gate, KernelTables, NONE, add_traffic, add_verdicts, count, desk, device, input,
+    jiffies, output, question, seed, spills,
 };
 
 use crate::conntrack::Conntrack;
@@ -144,10 +144,23 @@ const PASSED: u32 = u32::MAX;
 /// Nobody shall.
 const DROPPED: u32 = u32::MAX - 1;
 
-/// Whether a packet is for an interface of this host, and not one that a switch floods or a bridge has.
+/// Whether a SYN is for an interface of this host, and not one that a switch floods or a bridge has. Asked once in a tick, as
+/// in a flood all are alike.
 #[inline(always)]
 fn is_ours(arrival: &Arrival) -> bool {
-    input(&verdict::input(&arrival.key)).is_some_and(|input| input.mac == arrival.key.mac())
+    let FlowKey { device, link, .. } = arrival.key;
+    let Some(desk) = desk() else { return false };
+    let now = jiffies();
+    // SAFETY: this CPU's own, and nobody else refers to this part of it.
+    let last = unsafe { &mut (*desk).spilled_at };
+    if last.0 == device && last.1 == link && last.2 == now {
+        return true;
+    }
+    let ours = input(&verdict::input(&arrival.key)).is_some_and(|input| input.mac == arrival.key.mac());
+    if ours {
+        *last = (device, link, now);
+    }
+    ours
 }
 
 /// Sends a packet as its flow says.

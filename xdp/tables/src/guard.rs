@@ -40,6 +40,9 @@ pub struct Desk {
     pub reading: Reading,
     /// Whether [`spills`] was asked about the packet already.
     pub is_counted: u32,
+    /// Where the last SYN that spilled arrived, and in which tick its interface was found to be of this host:
+    /// [`datapath::abi::FlowKey::device`], [`datapath::abi::FlowKey::link`], jiffies.
+    pub spilled_at: (u32, u64, u32),
 }
 
 /// What is known of a packet's destination.
