@@ -10,7 +10,7 @@ use crate::abi::Words;
 /// Places for destinations on each CPU, a power of two.
 pub const PLACES: u32 = 64;
 /// How many SYNs to one destination a CPU answers in a second if there are no more.
-pub const ANSWERS: u32 = 600_000;
+pub const ANSWERS: u32 = 500_000;
 
 /// How many are dropped in the time that it takes to answer one more, at the least.
 const DROPS: u32 = 10;
