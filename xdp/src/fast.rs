@@ -103,7 +103,7 @@ fn try_forward_known(ctx: &XdpContext, device: u32) -> Result<u32, Option<Counte
     }
     let flows = Fast::this();
     let now = jiffies();
-    let hash = cache::hash(&arrival.key, seed());
+    let hash = cache::hash(&arrival.key, arrival.v4, seed);
     let gate = Gate::this().ok_or(None)?;
     // SAFETY: this CPU's own.
     let gate = unsafe { &mut *gate };
@@ -307,7 +307,7 @@ fn end(index: u32) {
         // SAFETY: this CPU's own.
         let reverse = cache::reverse(line, unsafe { &*hop }, long(&flows, line, index));
         let v4 = line.key.form() & V6_FLOW == 0;
-        if let Some((other, _)) = cache::find(&flows, &reverse, v4, cache::hash(&reverse, seed())) {
+        if let Some((other, _)) = cache::find(&flows, &reverse, v4, cache::hash(&reverse, v4, seed)) {
             settle(other);
             forget(other);
         }

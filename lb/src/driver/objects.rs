@@ -11,9 +11,11 @@ use aya::{
 };
 use datapath::{
     abi::{ConntrackLayout, map},
-    forward::cache::{HOPS, LEAST, SPARE},
+    forward::cache::{HOPS, LEAST, SEEDS, SPARE},
     guard::{self, overload::ANSWERS},
 };
+
+use zerocopy::IntoBytes as _;
 
 use super::{
     fast::{self, Support},
@@ -272,7 +274,7 @@ fn load_xdp(pins: &PinDir, features: Features) -> Result<(Ebpf, Option<Error>), 
         loader.override_global("CONNTRACK", &layout, true);
         loader.override_global("FLOWS_EACH", &flows, true);
         loader.override_global("FLOWS_TRUST", &trust, true);
-        loader.override_global("FLOWS_SEED", &seed, true);
+        loader.override_global("FLOWS_SEED", seed.as_slice(), true);
         loader.override_global("GUARD", &guard, true);
         loader.override_global("ANSWERS", &answers, true);
         loader.map_max_entries(map::FLOWS, cpus * (flows + SPARE));
@@ -295,10 +297,10 @@ fn load_xdp(pins: &PinDir, features: Features) -> Result<(Ebpf, Option<Error>), 
     Ok((ebpf, support.err().map(Error::Fast)))
 }
 
-fn random() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(u64::from_ne_bytes(bytes))
+fn random() -> io::Result<[u64; SEEDS]> {
+    let mut words = [0; SEEDS];
+    fs::File::open("/dev/urandom")?.read_exact(words.as_mut_bytes())?;
+    Ok(words)
 }
 
 fn load<'a>(

@@ -11,7 +11,7 @@ use datapath::{
         Counter, Flow, FlowAddresses, Hook, Hop, Input, InputKey, Line, MAX_LINKS, MAX_TRAFFIC, Output,
         Traffic, TrafficKey,
     },
-    forward::cache::{HOPS, SPARE, Slots},
+    forward::cache::{HOPS, LEAST, SEEDS, SPARE, Slots},
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -79,7 +79,7 @@ static FLOWS_EACH: u32 = 0;
 static FLOWS_TRUST: u32 = 0;
 /// Random; set by the loader.
 #[unsafe(no_mangle)]
-static FLOWS_SEED: u64 = 0;
+static FLOWS_SEED: [u64; SEEDS] = [0; SEEDS];
 
 /// Whether the cache is worth asking.
 ///
@@ -120,10 +120,10 @@ impl Gate {
         self.shut == 0 || Self::is_sample(hash)
     }
 
-    /// Sets of IPv6 flows are of eight places, so that no smaller part of the cache is all that some flows have.
+    /// Sets of IPv6 flows are as large as two others, so that no smaller part of the cache is all that some flows have.
     #[inline(always)]
     const fn is_sample(hash: u32) -> bool {
-        (hash >> 3) & (Self::SAMPLE - 1) == 0
+        (hash / LEAST) & (Self::SAMPLE - 1) == 0
     }
 
     /// Takes down whether the cache helped.
@@ -228,11 +228,11 @@ pub(crate) fn constant<T: Copy>(global: *const T) -> T {
     unsafe { core::ptr::read_volatile(global) }
 }
 
-/// For hashing flows.
+/// For hashing flows: one of [`SEEDS`] words; zero for a number that none has.
 #[inline(always)]
 #[must_use]
-pub fn seed() -> u64 {
-    constant(&raw const FLOWS_SEED)
+pub fn seed(number: usize) -> u64 {
+    if number < SEEDS { constant(&raw const FLOWS_SEED[number]) } else { 0 }
 }
 
 /// The kernel's time, low bits.

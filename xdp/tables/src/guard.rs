@@ -80,7 +80,7 @@ pub fn spills(to: &Destination) -> bool {
         // SAFETY: this CPU's own.
         unsafe { (*desk).is_counted = 1 };
     }
-    OVERLOADS.get_ptr_mut(to.place(seed())).is_some_and(|overload| {
+    OVERLOADS.get_ptr_mut(to.place(seed(0))).is_some_and(|overload| {
         // SAFETY: as above.
         unsafe { (*overload).spills(to, jiffies(), constant(&raw const ANSWERS)) }
     })
@@ -92,7 +92,7 @@ pub fn spills(to: &Destination) -> bool {
 pub fn answered(to: &Destination) -> u32 {
     // SAFETY: this CPU's own.
     let answered = |overload: *mut Overload| unsafe { (*overload).answered(to, jiffies()) };
-    OVERLOADS.get_ptr_mut(to.place(seed())).map_or(0, answered)
+    OVERLOADS.get_ptr_mut(to.place(seed(0))).map_or(0, answered)
 }
 
 /// Whether the guard is on.

@@ -14,7 +14,7 @@ use crate::abi::{
 };
 
 /// Places a flow may be in.
-pub const WAYS: u32 = 4;
+pub const WAYS: u32 = 8;
 /// The least number of places: the sets of IPv6 flows are as large as two others.
 pub const LEAST: u32 = 2 * WAYS;
 /// Lines on each CPU besides: one for a flow that gets no place, and one that makes their number even.
@@ -38,19 +38,39 @@ pub trait Slots {
     fn trust(&self) -> u32;
 }
 
-/// Spreads flows over sets. The seed keeps others from choosing flows that meet in one.
+/// Random words that [`hash`] takes.
+pub const SEEDS: usize = 5;
+
+/// Spreads flows over sets. `seed` gives one of [`SEEDS`] random words, which keep others from choosing flows that meet in
+/// one.
+///
+/// The sum of products is the hash NH (Black et al., CRYPTO '99; RFC 4418, section 5.2): whatever two keys differ in, one
+/// seed in 2^32 gives them the same sum. Simpler ones do not do. Clients count their ports up and services their addresses,
+/// and where words are multiplied by one number, one after the other, what they differ in meets in the upper bits and
+/// cancels out there.
 #[inline(always)]
 #[must_use]
-pub fn hash(key: &FlowKey, seed: u64) -> u32 {
-    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-    let step = |hash: u64, word: u64| {
-        let mixed = (hash ^ word).wrapping_mul(STEP);
-        mixed ^ (mixed >> 32)
+pub fn hash(key: &FlowKey, v4: bool, seed: impl Fn(usize) -> u64) -> u32 {
+    let product = |word: u64, seed: u64| {
+        let low = u64::from((word as u32).wrapping_add(seed as u32));
+        let high = u64::from(((word >> 32) as u32).wrapping_add((seed >> 32) as u32));
+        low.wrapping_mul(high)
     };
-    let ports = u64::from(key.ports) << 16 | key.link >> 48;
-    let hash =
-        step(step(seed, key.src[1] ^ key.src[0].rotate_left(23)), key.dst[1] ^ key.dst[0].rotate_left(41));
-    (step(hash, ports) >> 29) as u32
+    let short = LineKey::new(key, v4);
+    let addrs = if v4 {
+        product(short.addrs, seed(0))
+    } else {
+        let ([a, b], [c, d]) = (key.src, key.dst);
+        product(a, seed(0))
+            .wrapping_add(product(b, seed(1)))
+            .wrapping_add(product(c, seed(2)))
+            .wrapping_add(product(d, seed(3)))
+    };
+    // Few devices have numbers that reach into the upper half.
+    let ends = short.ends ^ u64::from(key.form()) << 48;
+    let sum = addrs.wrapping_add(product(ends, seed(4)));
+    // Its bits are not alike, and the lowest ones are taken.
+    ((sum ^ sum >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
 /// The places of a flow, the preferred one first.

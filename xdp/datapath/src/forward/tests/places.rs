@@ -1,10 +1,13 @@
 //! Which flows have a place, and whose it is.
 
-use core::cell::UnsafeCell;
+use core::{
+    cell::UnsafeCell,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use super::{ends, words};
 use crate::{
-    abi::{Addr, Flow, FlowAddresses, FlowKey, Hop, Line, LineKey, V6_FLOW},
+    abi::{Addr, Flow, FlowAddresses, FlowKey, Hop, Line, LineKey, V6_FLOW, ports},
     forward::cache::{self, HOPS, LEAST, Slots, WAYS},
 };
 
@@ -73,7 +76,20 @@ impl Memory {
 }
 
 fn hash(key: &FlowKey) -> u32 {
-    cache::hash(key, 1)
+    cache::hash(key, is_v4(key), seed)
+}
+
+/// What a loader would have drawn.
+fn seed(number: usize) -> u64 {
+    drawn(1, number)
+}
+
+/// SplitMix64.
+fn drawn(draw: u64, number: usize) -> u64 {
+    let mut x = (draw << 8 | number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
 }
 
 fn is_v4(key: &FlowKey) -> bool {
@@ -113,6 +129,54 @@ fn a_flow_has_as_many_places_as_there_are_ways_and_all_are_looked_at() {
         let placed: Vec<u32> = set.iter().copied().filter(|n| put(&memory, key(v6, *n), 10_000, 1)).collect();
         assert_eq!(placed.len(), WAYS as usize);
         assert!(placed.iter().all(|n| memory.find(&key(v6, *n)).is_some()));
+    }
+}
+
+/// Ports and addresses are counted up by those who give them out, alone or together.
+#[test]
+fn flows_that_differ_in_little_are_spread_as_well_as_any() {
+    const FLOWS: u32 = 100_000;
+    const PLACES: u32 = 1 << 18;
+    /// Offsets of both addresses, and both ports.
+    type Pattern = fn(u32) -> [u32; 4];
+    let addr = |v6, at: u32, n: u32| {
+        let host = if v6 {
+            IpAddr::from(Ipv6Addr::from_bits(u128::from(at) << 96 | u128::from(n)))
+        } else {
+            Ipv4Addr::from_bits(at + n).into()
+        };
+        words(host)
+    };
+    let patterns: [(&str, Pattern); 8] = [
+        ("ports of a client", |n| [n / 60_000, 0, 2_000 + n % 60_000, 80]),
+        ("and 100 services", |n| [n / 60_000, n % 100, 2_000 + n % 60_000, 80]),
+        ("and 10,000 services", |n| [n / 60_000, n % 10_000, 2_000 + n % 60_000, 80]),
+        ("clients", |n| [n, 0, 40_000, 80]),
+        ("clients and services", |n| [n, n % 1_000, 40_000, 80]),
+        ("clients and even ports", |n| [n % 251, 0, 32_768 + n / 251 * 2, 80]),
+        ("node ports", |n| [n / 2_000, 0, 40_000, 30_000 + n % 2_000]),
+        ("answers", |n| [n % 3, n / 60_000, 8_080, 2_000 + n % 60_000]),
+    ];
+    for (what, pattern) in patterns {
+        for (v6, draw) in [(false, 1), (false, 2), (false, 3), (true, 1), (true, 2)] {
+            let mut sets = vec![0; (PLACES / WAYS) as usize];
+            for n in 0..FLOWS {
+                let [src, dst, from, to] = pattern(n);
+                let port = |port: u32| (port as u16).to_be_bytes();
+                let key = FlowKey {
+                    src: addr(v6, 0x6440_0000, src),
+                    dst: addr(v6, 0x0a00_0100, dst),
+                    ports: ports(port(from), port(to)),
+                    device: 7,
+                    link: 3,
+                };
+                let hash = cache::hash(&key, !v6, |number| drawn(draw, number));
+                sets[(hash & (PLACES - 1)) as usize / WAYS as usize] += 1;
+            }
+            let left = sets.iter().map(|flows: &u32| flows.saturating_sub(WAYS)).sum::<u32>();
+            // 200, were they spread at random.
+            assert!(left < 300, "{what}, IPv6: {v6}: {left} flows would have no place");
+        }
     }
 }
 
