@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, hint::black_box, net::SocketAddr, time::Instant};
 
+use datapath::abi::Slot;
 use portico::plan::{MaglevSpec, maglev};
 
 use crate::{
@@ -33,13 +34,13 @@ pub(crate) fn measure() -> Section {
         let spec = spec(0..backends, None);
         let rounds = (20_000 / backends).clamp(20, 500);
         let build = Range::of((0..rounds).map(|_| time(&spec)).collect());
-        let whole = maglev::build(&spec);
+        let whole = slots(&spec);
         let shares = shares(&whole);
         let average = whole.len() as f64 / f64::from(backends);
         let share = |slots: Option<&usize>| slots.map(|slots| *slots as f64 / average);
         let moved = (0..VICTIMS.min(backends)).map(|n| {
             let victim = 1 + n * backends / VICTIMS.min(backends);
-            disruption(&whole, &maglev::build(&self::spec(0..backends, Some(victim))), victim)
+            disruption(&whole, &slots(&self::spec(0..backends, Some(victim))), victim)
         });
         table.row([
             backends.into(),
@@ -65,6 +66,11 @@ pub(crate) fn measure() -> Section {
 fn spec(backends: std::ops::Range<u32>, without: Option<u32>) -> MaglevSpec {
     let backend = |n: u32| (n + 1, SocketAddr::new(guest(n as u16).into(), TARGET));
     MaglevSpec::new(backends.map(backend).filter(|(id, _)| Some(*id) != without).collect())
+}
+
+/// The backends' ids in the slots of a table.
+fn slots(spec: &MaglevSpec) -> Vec<u32> {
+    maglev::build(spec).into_iter().map(Slot::id).collect()
 }
 
 fn time(spec: &MaglevSpec) -> f64 {

@@ -10,10 +10,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use aya::maps::{Map, MapData, of_maps::HashOfMaps};
-use datapath::abi::{Label, map};
+use aya::maps::MapData;
+use datapath::abi::Label;
 use portico::{
-    driver::{nft::Nft, pins::PinDir},
+    driver::{maps::MaglevTables, nft::Nft, pins::PinDir},
     lab::Netns,
     plan::BATCH,
 };
@@ -52,17 +52,12 @@ fn map_bytes(pins: &PinDir) -> anyhow::Result<Vec<(String, u64)>> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let data = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let outer = locked(&data)?;
-        if name == map::MAGLEV {
-            let map = Map::HashOfMaps(data);
-            let tables: HashOfMaps<&MapData, u32> = HashOfMaps::try_from(&map)?;
-            let inner = tables.keys().map(|id| {
-                let table: MapData = tables.get(&id?, 0)?;
-                locked(&table)
-            });
-            all.push((format!("{name}, its tables"), inner.sum::<anyhow::Result<u64>>()?));
-        }
         all.push((name, outer));
     }
+    let tables = MaglevTables::open(pins)?;
+    let ids = tables.load()?.into_iter();
+    let arrays = ids.map(|id| tables.array(id)?.as_ref().map_or(Ok(0), locked));
+    all.push(("Maglev tables".to_owned(), arrays.sum::<anyhow::Result<u64>>()?));
     all.sort();
     Ok(all)
 }

@@ -2,30 +2,32 @@
 
 mod forwarding;
 mod lookup;
+mod maglev;
 mod rates;
 
 use forwarding::Flows;
 
 pub use forwarding::{Forwarding, Links};
 pub use lookup::{Chunks, Lookup};
+pub use maglev::MaglevTables;
 pub use rates::Rates;
 
 use std::{
     io,
     marker::PhantomData,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use aya::{
     Pod,
-    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, of_maps::HashOfMaps},
+    maps::{HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray},
 };
-use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, bpf_map_type};
+use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_map_type};
 use datapath::abi::{
-    Addr, Affinity, Backend, Chunk, Counter, Frontend, FrontendKey, Hook, MAX_SERVICES, Name, Prefix,
-    SocketKey, SocketPeer, Source, SourceRange, map,
+    Addr, Affinity, Backend, Counter, Frontend, FrontendKey, Hook, MAX_SERVICES, Name, Prefix, SocketKey,
+    SocketPeer, Source, SourceRange, map,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -146,111 +148,6 @@ fn open(path: PathBuf, name: &'static str) -> Result<(MapData, OwnedFd), Error> 
     match sys::open_pin(&path) {
         Ok(fd) => Ok((data, fd)),
         Err(source) => Err(Error::Open { name, path, source: MapError::IoError(source) }),
-    }
-}
-
-/// The Maglev tables, one inner map each.
-#[derive(Debug)]
-pub struct MaglevTables {
-    map: Map,
-    fd: OwnedFd,
-}
-
-impl MaglevTables {
-    fn open(pins: &PinDir) -> Result<Self, Error> {
-        let (map, fd) = open(pins.maps().join(map::MAGLEV), map::MAGLEV)?;
-        Ok(Self { map: Map::HashOfMaps(map), fd })
-    }
-
-    fn typed(&self) -> Result<HashOfMaps<&MapData, u32>, Error> {
-        HashOfMaps::try_from(&self.map).map_err(Self::read_error)
-    }
-
-    /// Ids of all tables.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses.
-    pub fn load(&self) -> Result<Vec<u32>, Error> {
-        self.typed()?.keys().collect::<Result<_, _>>().map_err(Self::read_error)
-    }
-
-    /// A table as it is; none if there is no such table.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses.
-    pub fn chunks(&self, table: u32) -> Result<Option<Vec<Chunk>>, Error> {
-        let inner: MapData = match self.typed()?.get(&table, 0) {
-            Ok(inner) => inner,
-            Err(MapError::KeyNotFound) => return Ok(None),
-            Err(source) => return Err(Self::read_error(source)),
-        };
-        let inner = Map::Array(inner);
-        let chunks: Array<&MapData, Chunk> = Array::try_from(&inner).map_err(Self::read_error)?;
-        chunks.iter().collect::<Result<_, _>>().map(Some).map_err(Self::read_error)
-    }
-
-    /// The slots of a table; none if there is no such table.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses.
-    pub fn get(&self, table: u32) -> Result<Option<Vec<u32>>, Error> {
-        let chunks = self.chunks(table)?;
-        let words: Option<Vec<u32>> = chunks.map(|chunks| chunks.into_iter().flat_map(|c| c.0).collect());
-        Ok(words.and_then(|words| {
-            let slots = words.first().copied().unwrap_or_default() as usize;
-            words.get(1..=slots).map(<[u32]>::to_vec)
-        }))
-    }
-
-    /// Adds or replaces tables. Each new one is filled first and then takes the old one's place, so that a packet sees
-    /// all of one or all of the other. The kernel lets running programs finish before it returns from a write to a map
-    /// of maps (about a hundredth of a second), so all are put in place by one call.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses; tables not replaced are still in place.
-    pub fn put(&self, tables: impl Iterator<Item = (u32, Vec<Chunk>)>) -> Result<(), Error> {
-        let filled: Vec<(u32, MapData)> =
-            tables.map(|(table, chunks)| Ok((table, Self::fill(&chunks)?))).collect::<Result<_, Error>>()?;
-        let (ids, fds): (Vec<u32>, Vec<u32>) =
-            filled.iter().map(|(table, inner)| (*table, inner.fd().as_fd().as_raw_fd() as u32)).unzip();
-        sys::update_batch(self.fd.as_fd(), &ids, &fds).map_err(|source| Self::write_error(ids.len(), source))
-    }
-
-    fn fill(chunks: &[Chunk]) -> Result<MapData, Error> {
-        let inner = aya_obj::Map::new_from_params(
-            bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
-            size_of::<u32>() as u32,
-            size_of::<Chunk>() as u32,
-            chunks.len() as u32,
-            BPF_F_INNER_MAP,
-        );
-        let inner = MapData::create(inner, "MAGLEV.inner", None)
-            .map_err(|source| Error::Create { name: map::MAGLEV, source })?;
-        let indexes: Vec<u32> = (0..chunks.len() as u32).collect();
-        sys::update_batch(inner.fd().as_fd(), &indexes, chunks)
-            .map_err(|source| Self::write_error(chunks.len(), source))?;
-        Ok(inner)
-    }
-
-    /// Deletes tables, whether or not they are there.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses.
-    pub fn delete(&self, tables: &[u32]) -> Result<(), Error> {
-        sys::delete_batch(self.fd.as_fd(), tables).map_err(|source| Self::write_error(tables.len(), source))
-    }
-
-    fn read_error(source: MapError) -> Error {
-        Error::Read { name: map::MAGLEV, source }
-    }
-
-    fn write_error(count: usize, source: io::Error) -> Error {
-        Error::Write { name: map::MAGLEV, count, source }
     }
 }
 

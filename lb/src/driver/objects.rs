@@ -24,10 +24,11 @@ use super::{
 };
 
 /// Maps that programs share, each pinned under its name.
-const SHARED: [&str; 16] = [
+const SHARED: [&str; 17] = [
     map::FRONTENDS,
     map::BACKENDS,
     map::MAGLEV,
+    map::MAGLEV_SMALL,
     map::ADDRESSES,
     map::NETWORKS,
     map::SOURCE_RANGES,

@@ -63,6 +63,45 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     Ok((interface, info.prog_id))
 }
 
+/// One element of a map; none if it is not there.
+pub(super) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = mem::MaybeUninit::<V>::zeroed();
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
+    attr.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // SAFETY: each bit pattern is a value.
+        outcome => outcome.map(|_| Some(unsafe { value.assume_init() })),
+    }
+}
+
+/// Indexes and values of an array of so many elements, without those that are not there.
+pub(super) fn lookup_batch<V: Pod>(map: BorrowedFd<'_>, count: u32) -> io::Result<(Vec<u32>, Vec<V>)> {
+    let mut keys = Vec::with_capacity(count as usize);
+    let mut values = Vec::with_capacity(count as usize);
+    let mut last = 0_u32;
+    let mut attr = zeroed();
+    attr.batch.map_fd = map.as_raw_fd() as u32;
+    attr.batch.out_batch = &raw mut last as u64;
+    attr.batch.keys = keys.as_mut_ptr() as u64;
+    attr.batch.values = values.as_mut_ptr() as u64;
+    attr.batch.count = count;
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) {
+        // It came to the end.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // SAFETY: the kernel wrote how many it found, no more than there is room for, and that many keys and values.
+    unsafe {
+        let found = (attr.batch.count as usize).min(count as usize);
+        keys.set_len(found);
+        values.set_len(found);
+    }
+    Ok((keys, values))
+}
+
 /// Writes one element of a map.
 pub(super) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
     let mut attr = zeroed();

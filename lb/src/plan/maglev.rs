@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use datapath::abi::{Backend, CHUNK_WORDS, Chunk};
+use datapath::abi::{Backend, CHUNK_WORDS, Chunk, SMALL_SLOTS, Slot};
 
 /// What a Maglev table is made from: its backends, in order of their addresses, without duplicates.
 ///
@@ -41,7 +41,7 @@ impl MaglevSpec {
 /// size sends most flows without conntrack entry elsewhere; and none smaller, because up to 19 backends should come and
 /// go with little disruption. The one for 656 to 1,310 backends is an exception: the next would take them twice the time
 /// and memory.
-const LADDER: [u32; 7] = [1931, 3947, 16381, 65521, 131_071, 262_139, 1_048_573];
+const LADDER: [u32; 7] = [SMALL_SLOTS, 3947, 16381, 65521, 131_071, 262_139, 1_048_573];
 
 /// Slots for a number of backends: the lowest prime of the ladder that is at least a hundred times as large, which
 /// keeps the shares within 1 % of one another (section 5.3 of the paper); the top of the ladder beyond.
@@ -51,7 +51,7 @@ pub fn slots(backends: usize) -> u32 {
     LADDER.into_iter().find(|m| *m as usize >= backends.saturating_mul(100)).unwrap_or(top)
 }
 
-/// The backend id of each slot; empty without backends.
+/// All slots; none without backends.
 ///
 /// Which address has a slot depends on the set of addresses alone, so each node, and the same node after a restart,
 /// sends a flow to the same backend. Ids differ between nodes and take no part.
@@ -60,12 +60,12 @@ pub fn slots(backends: usize) -> u32 {
 /// other takes `M ln M` looks, half of them for the last `sqrt(M)` slots; so when no more than these are free it goes the
 /// other way round and asks for each free slot when it would come, which takes `M / 2` multiplications.
 #[must_use]
-pub fn build(spec: &MaglevSpec) -> Vec<u32> {
+pub fn build(spec: &MaglevSpec) -> Vec<Slot> {
     if spec.backends.is_empty() {
         return Vec::new();
     }
     let size = spec.slots();
-    let mut table = vec![0; size as usize];
+    let mut table = vec![Slot::NONE; size as usize];
     let mut turns: Vec<Turn> = spec.backends.iter().map(|(id, addr)| Turn::new(*id, addr, size)).collect();
     let mut taken = Taken::new(size);
     let few = size.isqrt();
@@ -85,7 +85,7 @@ pub fn build(spec: &MaglevSpec) -> Vec<u32> {
                 }
             };
             if let Some(place) = table.get_mut(slot as usize) {
-                *place = turn.id;
+                *place = turn.slot;
             }
             left -= 1;
         }
@@ -97,7 +97,7 @@ pub fn build(spec: &MaglevSpec) -> Vec<u32> {
         let soonest = (0..free.len()).min_by_key(|at| turn.wait(free[*at], step));
         let Some(slot) = soonest.map(|at| free.swap_remove(at)) else { break };
         if let Some(place) = table.get_mut(slot as usize) {
-            *place = turn.id;
+            *place = turn.slot;
         }
         turn.next = slot;
         turn.advance(size);
@@ -127,14 +127,14 @@ impl Taken {
 }
 
 /// A table as its chunks, from the slots and the backends that they were made from; see [`Chunk`].
-pub fn chunks(slots: &[u32], spec: &MaglevSpec) -> impl ExactSizeIterator<Item = Chunk> {
+pub fn chunks(slots: &[Slot], spec: &MaglevSpec) -> impl ExactSizeIterator<Item = Chunk> {
     const WORDS: usize = CHUNK_WORDS as usize;
     let mut members: Vec<u32> = spec.backends.iter().map(|(id, _)| *id).collect();
     members.sort_unstable();
     // A table has at most as many slots as the top of the ladder, and there are fewer backends than ids.
     let mut words = Vec::with_capacity(slots.len() + members.len() + 2);
     words.push(slots.len() as u32);
-    words.extend_from_slice(slots);
+    words.extend(slots.iter().map(|slot| slot.0));
     words.push(members.len() as u32);
     words.append(&mut members);
     (0..words.len().div_ceil(WORDS))
@@ -143,7 +143,7 @@ pub fn chunks(slots: &[u32], spec: &MaglevSpec) -> impl ExactSizeIterator<Item =
 
 /// A backend's permutation of the slots, and how far it got.
 struct Turn {
-    id: u32,
+    slot: Slot,
     next: u32,
     skip: u32,
 }
@@ -151,7 +151,11 @@ struct Turn {
 impl Turn {
     fn new(id: u32, addr: &SocketAddr, size: u32) -> Self {
         let (offset, skip) = (identity(addr, 0x5074_6300), identity(addr, 0x4d61_676c));
-        Self { id, next: (offset % u64::from(size)) as u32, skip: (skip % u64::from(size - 1)) as u32 + 1 }
+        Self {
+            slot: Slot::new(id, &addr.ip().into()),
+            next: (offset % u64::from(size)) as u32,
+            skip: (skip % u64::from(size - 1)) as u32 + 1,
+        }
     }
 
     const fn advance(&mut self, size: u32) {

@@ -6,5 +6,6 @@ mod decisions;
 mod forwarding;
 mod hints;
 mod loading;
+mod maglev;
 mod overload;
 mod rig;

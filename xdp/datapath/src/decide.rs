@@ -3,8 +3,8 @@
 use crate::{
     abi::{
         Addr, Affinity, CLASSES, CLUSTER_IP, Choice, Counter, Frontend, FrontendKey, LOCAL, Label,
-        MASQUERADE, MASQUERADE_MARK, NODE_PORT, POD_NETWORK, REFUSE, RESTRICTED, SERVICE_NETWORK, Source,
-        VIP, WITHHOLD,
+        MASQUERADE, MASQUERADE_MARK, NODE_PORT, POD_NETWORK, REFUSE, RESTRICTED, SERVICE_NETWORK, Slot,
+        Source, VIP, WITHHOLD,
     },
     hash, maglev,
     packet::Packet,
@@ -103,14 +103,17 @@ pub fn permit<T: Tables>(
 pub fn place<T: Tables>(packet: &Packet, frontend: &Frontend, choice: &Choice, tables: &T) -> Decision {
     let source = Source { service: frontend.service, addr: packet.src };
     let client = Client { source, opens: packet.opens, hash: hash::flow(packet) };
-    let id = match choose(frontend, choice, &client, tables) {
-        Ok(id) => id,
+    let slot = match choose(frontend, choice, &client, tables) {
+        Ok(slot) => slot,
         Err(counter) => return Decision::deny(counter),
     };
     // A backend that reaches itself through the frontend would answer itself directly, past the translation.
-    let hairpin = || tables.backend(id).is_some_and(|backend| backend.addr == packet.src);
+    let hairpin = || {
+        slot.may_be(&packet.src)
+            && tables.backend(slot.id()).is_some_and(|backend| backend.addr == packet.src)
+    };
     let mark = if choice.flags & MASQUERADE != 0 || hairpin() { MASQUERADE_MARK } else { 0 };
-    Decision { counter: Counter::Forward, label: Label(id), mark }
+    Decision { counter: Counter::Forward, label: Label(slot.id()), mark }
 }
 
 /// In kube-proxy's order: an address of the node that is in the pods' network is a pod's.
@@ -195,31 +198,33 @@ fn open(choice: &Choice) -> Result<(), Counter> {
     }
 }
 
-/// The backend id for a choice and a client, or why there is none.
+/// The backend for a choice and a client, or why there is none. That it may be the client itself is no more than likely.
 #[inline(always)]
 pub(crate) fn choose<T: Tables>(
     frontend: &Frontend,
     choice: &Choice,
     client: &Client,
     tables: &T,
-) -> Result<u32, Counter> {
+) -> Result<Slot, Counter> {
     open(choice)?;
-    let table = tables.table(choice.table).ok_or(Counter::NoBackend)?;
     if frontend.affinity == 0 {
-        return maglev::pick(&table, client.hash).ok_or(Counter::NoBackend);
+        return maglev::pick(tables, choice.table, client.hash).ok_or(Counter::NoBackend);
     }
     let now = tables.now();
     let age = |seen: u64| now.saturating_sub(seen);
     let timeout = u64::from(frontend.affinity) * NANOSECONDS;
     let known = tables.affinity(&client.source).filter(|known| age(known.seen) < timeout);
-    let backend = match known {
-        Some(known) if maglev::contains(&table, known.backend) => known.backend,
-        _ => maglev::pick(&table, client.hash).ok_or(Counter::NoBackend)?,
+    let slot = match known {
+        // As if it were the client.
+        Some(known) if maglev::contains(tables, choice.table, known.backend) => {
+            Slot::new(known.backend, &client.source.addr)
+        }
+        _ => maglev::pick(tables, choice.table, client.hash).ok_or(Counter::NoBackend)?,
     };
     if client.opens {
-        tables.remember(&client.source, &Affinity { seen: now, backend, reserved: 0 });
+        tables.remember(&client.source, &Affinity { seen: now, backend: slot.id(), reserved: 0 });
     }
-    Ok(backend)
+    Ok(slot)
 }
 
 const NANOSECONDS: u64 = 1_000_000_000;

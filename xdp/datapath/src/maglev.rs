@@ -2,29 +2,49 @@
 
 use core::hint::black_box;
 
-use crate::{abi::CHUNK_WORDS, tables::Table};
+use crate::{
+    abi::{CHUNK_WORDS, MAX_BACKENDS, SMALL_MEMBERS, SMALL_SLOTS, Slot},
+    tables::{Table, Tables},
+};
 
-/// The backend id in the slot that `hash` falls into; none if the table is malformed.
+/// The slot of a table, by its id, that `hash` falls into; none if there is no such table, or it is malformed.
 #[inline(always)]
-pub fn pick<T: Table>(table: &T, hash: u32) -> Option<u32> {
-    let slots = word(table, 0)?;
-    // hash x M / 2^32 spreads as evenly as hash mod M and needs no division.
-    let slot = ((u64::from(hash) * u64::from(slots)) >> 32) as u32;
-    word(table, slot + 1).filter(|id| *id != 0)
+pub fn pick<T: Tables>(tables: &T, id: u32, hash: u32) -> Option<Slot> {
+    if let Some(slot) = tables.small_table(id).and_then(|table| slot(&table, SMALL_SLOTS, hash)) {
+        return Some(slot);
+    }
+    let table = tables.table(id)?;
+    slot(&table, word(&table, 0)?, hash)
 }
 
-/// Enough halvings for as many backends as there can be.
-const HALVINGS: u32 = u32::BITS - crate::abi::MAX_BACKENDS.leading_zeros();
+#[inline(always)]
+fn slot<T: Table>(table: &T, slots: u32, hash: u32) -> Option<Slot> {
+    // hash x M / 2^32 spreads as evenly as hash mod M and needs no division.
+    let slot = ((u64::from(hash) * u64::from(slots)) >> 32) as u32;
+    word(table, slot + 1).map(Slot).filter(|slot| *slot != Slot::NONE)
+}
 
-/// Whether the table was made from this backend, by binary search in its list of members.
+/// Whether a table, by its id, was made from this backend.
+#[inline(always)]
+pub fn contains<T: Tables>(tables: &T, id: u32, backend: u32) -> bool {
+    tables.small_table(id).is_some_and(|table| has(&table, backend, halvings(SMALL_MEMBERS)))
+        || tables.table(id).is_some_and(|table| has(&table, backend, halvings(MAX_BACKENDS)))
+}
+
+/// Enough to find one of so many.
+const fn halvings(members: u32) -> u32 {
+    u32::BITS - members.leading_zeros()
+}
+
+/// By binary search in the list of members.
 ///
 /// The search does not branch on what it compares: the verifier would follow each of the half a million ways through.
 #[inline(always)]
-pub fn contains<T: Table>(table: &T, backend: u32) -> bool {
+fn has<T: Table>(table: &T, backend: u32, halvings: u32) -> bool {
     let Some(slots) = word(table, 0) else { return false };
     let Some(mut left) = word(table, slots.wrapping_add(1)) else { return false };
     let mut at = slots.wrapping_add(2);
-    for _ in 0..HALVINGS {
+    for _ in 0..halvings {
         let half = left / 2;
         let Some(member) = word(table, at.wrapping_add(half)) else { return false };
         // The sign of a difference; hidden from the compiler, which would make a comparison of it.

@@ -42,8 +42,8 @@ pub fn translate<T: Tables>(peer: &FrontendKey, origin: &Origin, tables: &T) -> 
     let source =
         Source { service: frontend.service, addr: Addr::namespace(origin.namespace, !peer.addr.is_v4()) };
     let hash = hash::socket(origin.cookie, &peer.addr, peer.port);
-    let id = choose(&frontend, &choice, &Client { source, opens: true, hash }, tables)?;
-    match tables.backend(id) {
+    let slot = choose(&frontend, &choice, &Client { source, opens: true, hash }, tables)?;
+    match tables.backend(slot.id()) {
         Some(backend) => {
             Ok(Target { backend, service: frontend.service, restricted: frontend.flags & RESTRICTED != 0 })
         }

@@ -4,7 +4,11 @@ use crate::abi::{Addr, Affinity, Backend, Chunk, Frontend, FrontendKey, Source};
 
 /// Lookups that a decision makes. Absence is an ordinary answer.
 pub trait Tables {
-    /// A Maglev table.
+    /// A Maglev table of [`crate::abi::SMALL_SLOTS`] slots.
+    type SmallTable<'a>: Table
+    where
+        Self: 'a;
+    /// One of any other number.
     type Table<'a>: Table
     where
         Self: 'a;
@@ -19,7 +23,9 @@ pub trait Tables {
     fn is_pod_interface(&self, index: u32) -> bool;
     /// Whether this client is within the source ranges of the service port.
     fn may_reach(&self, source: &Source) -> bool;
-    /// A Maglev table by id.
+    /// A small Maglev table by id. It may be there and be empty, where a larger one has taken its place.
+    fn small_table(&self, id: u32) -> Option<Self::SmallTable<'_>>;
+    /// Any other Maglev table by id.
     fn table(&self, id: u32) -> Option<Self::Table<'_>>;
     /// A backend by id.
     fn backend(&self, id: u32) -> Option<Backend>;

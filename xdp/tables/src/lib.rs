@@ -16,7 +16,7 @@ pub use guard::{Desk, Judged, answered, desk, has_cookies, has_room, is_guarded,
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    btf_maps::{Array, ArrayOfMaps, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
     helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
@@ -24,7 +24,7 @@ use datapath::{
     abi::{
         Addr, Affinity, Backend, COUNTERS as COUNTER_COUNT, Chunk, Counter, Frontend, FrontendKey, Hook,
         MAX_ADDRESSES, MAX_AFFINITIES, MAX_BACKENDS, MAX_FRONTENDS, MAX_INTERFACES, MAX_NETWORKS,
-        MAX_SOCKETS, MAX_SOURCE_RANGES, MAX_TABLES, SocketKey, SocketPeer, Source,
+        MAX_SOCKETS, MAX_SOURCE_RANGES, MAX_TABLES, SMALL_CHUNKS, SocketKey, SocketPeer, Source,
     },
     tables::{Table, Tables},
 };
@@ -32,7 +32,9 @@ use datapath::{
 /// Memory is taken as entries come, not for the maximum at once. Only the daemon writes these maps.
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
-/// A Maglev table. Inner maps may differ in length only with this flag, since Linux 5.10 (4a8f87e60f6d).
+/// A small Maglev table.
+type SmallMaglevTable = Array<Chunk, { SMALL_CHUNKS as usize }>;
+/// Another one. Inner maps may differ in length only with this flag, since Linux 5.10 (4a8f87e60f6d).
 type MaglevTable = Array<Chunk, 1, { BPF_F_INNER_MAP as usize }>;
 
 #[btf_map]
@@ -40,6 +42,9 @@ static FRONTENDS: HashMap<FrontendKey, Frontend, { MAX_FRONTENDS as usize }, ON_
 
 #[btf_map]
 static BACKENDS: HashMap<u32, Backend, { MAX_BACKENDS as usize }, ON_DEMAND> = HashMap::new();
+
+#[btf_map]
+static MAGLEV_SMALL: ArrayOfMaps<SmallMaglevTable, { MAX_TABLES as usize }> = ArrayOfMaps::new();
 
 #[btf_map]
 static MAGLEV: HashOfMaps<u32, MaglevTable, { MAX_TABLES as usize }, ON_DEMAND> = HashOfMaps::new();
@@ -117,10 +122,14 @@ const ALL_BITS: u32 = 128;
 /// The maps in the kernel.
 pub struct KernelTables;
 
-/// A Maglev table in the kernel.
+/// A small Maglev table in the kernel.
+pub struct KernelSmallTable(&'static SmallMaglevTable);
+
+/// Another Maglev table in the kernel.
 pub struct KernelTable(&'static MaglevTable);
 
 impl Tables for KernelTables {
+    type SmallTable<'a> = KernelSmallTable;
     type Table<'a> = KernelTable;
 
     #[inline(always)]
@@ -152,6 +161,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn small_table(&self, id: u32) -> Option<KernelSmallTable> {
+        MAGLEV_SMALL.get(id).map(KernelSmallTable)
+    }
+
+    #[inline(always)]
     fn table(&self, id: u32) -> Option<KernelTable> {
         // SAFETY: a replaced table lives as long as the programs that found it.
         unsafe { MAGLEV.get(&id) }.map(KernelTable)
@@ -179,6 +193,13 @@ impl Tables for KernelTables {
     fn now(&self) -> u64 {
         // SAFETY: the helper takes nothing.
         unsafe { bpf_ktime_get_ns() }
+    }
+}
+
+impl Table for KernelSmallTable {
+    #[inline(always)]
+    fn chunk(&self, index: u32) -> Option<&Chunk> {
+        self.0.get(index)
     }
 }
 

@@ -6,7 +6,7 @@ use datapath::{
 };
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Error, Maps};
+use super::{Error, Maps, maglev::is_small};
 
 /// The pinned maps as the packet logic sees them, so that it can be asked what it would do. It reads and never writes.
 #[derive(Debug)]
@@ -44,6 +44,10 @@ impl<'a> Lookup<'a> {
 const ALL_BITS: u32 = 128;
 
 impl Tables for Lookup<'_> {
+    type SmallTable<'b>
+        = Chunks
+    where
+        Self: 'b;
     type Table<'b>
         = Chunks
     where
@@ -70,8 +74,12 @@ impl Tables for Lookup<'_> {
         self.found(self.maps.source_ranges.get(&range)).is_some()
     }
 
+    fn small_table(&self, id: u32) -> Option<Chunks> {
+        self.found(self.maps.maglev.chunks(id)).filter(|chunks| is_small(chunks)).map(Chunks)
+    }
+
     fn table(&self, id: u32) -> Option<Chunks> {
-        self.found(self.maps.maglev.chunks(id)).map(Chunks)
+        self.found(self.maps.maglev.chunks(id)).filter(|chunks| !is_small(chunks)).map(Chunks)
     }
 
     fn backend(&self, id: u32) -> Option<Backend> {

@@ -29,7 +29,7 @@ pub use frontend::{CLASSES, Choice, Frontend, FrontendKey, MASQUERADE, REFUSE, R
 pub use guard::{Guard, ROUTED, Rate, SourceRate, UNROUTED};
 pub use hint::Hint;
 pub use label::{Label, MASQUERADE_MARK};
-pub use maglev::{CHUNK_WORDS, Chunk};
+pub use maglev::{CHUNK_WORDS, Chunk, SMALL_CHUNKS, SMALL_MEMBERS, SMALL_SLOTS, Slot};
 pub use name::Name;
 pub use network::{
     Affinity, CLUSTER_IP, LOCAL, NODE_PORT, POD_NETWORK, Prefix, SERVICE_NETWORK, Source, SourceRange, VIP,
@@ -38,7 +38,7 @@ pub use socket::{CHECK, SocketKey, SocketPeer};
 
 /// Version of everything in this module. It is part of the pin path, so that a daemon never reads maps whose layout
 /// it does not know; raise it with every change of a key or value.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// IANA protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -80,8 +80,12 @@ pub mod map {
     pub const FRONTENDS: &str = "FRONTENDS";
     /// Backend id -> `Backend`.
     pub const BACKENDS: &str = "BACKENDS";
-    /// Table id -> array of `Chunk`.
+    /// Table id -> array of `Chunk`: tables of more than [`super::SMALL_SLOTS`] slots.
     pub const MAGLEV: &str = "MAGLEV";
+    /// Array of arrays of `Chunk` by table id: tables of [`super::SMALL_SLOTS`] slots; and [`MAGLEV_NONE`] where there was one.
+    pub const MAGLEV_SMALL: &str = "MAGLEV_SMALL";
+    /// `Chunk`, an array of nothing but zeros.
+    pub const MAGLEV_NONE: &str = "MAGLEV_NONE";
     /// `Addr` -> flags: the addresses of the node, cluster IPs, and those of load balancers.
     pub const ADDRESSES: &str = "ADDRESSES";
     /// `Prefix` -> flags: networks of this node's pods, and of cluster IPs. The longest one has the flags of the others

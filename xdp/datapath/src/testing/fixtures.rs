@@ -4,8 +4,8 @@ use super::{Extension, Family, Layers, MemoryTables, arp, ethernet};
 use crate::{
     abi::{
         Addr, CLASSES, CLUSTER_IP, Choice, Chunk, Counter, Frontend, FrontendKey, LOCAL, Label, MASQUERADE,
-        MASQUERADE_MARK, NODE_PORT, POD_NETWORK, REFUSE, RESTRICTED, SERVICE_NETWORK, Source, SourceRange,
-        TCP, UDP, VIP, WITHHOLD,
+        MASQUERADE_MARK, NODE_PORT, POD_NETWORK, REFUSE, RESTRICTED, SERVICE_NETWORK, SMALL_SLOTS, Source,
+        SourceRange, TCP, UDP, VIP, WITHHOLD,
     },
     decide::Decision,
 };
@@ -39,6 +39,8 @@ pub mod port {
     pub const NO_SLOTS: u16 = 86;
     /// A table whose slots hold no backend.
     pub const EMPTY_SLOTS: u16 = 87;
+    /// A small one whose slots hold none.
+    pub const EMPTIED: u16 = 94;
     /// A table that ends before its last slot.
     pub const TORN: u16 = 88;
     /// A table whose slots hold a backend that does not exist.
@@ -91,14 +93,20 @@ fn fill(tables: &mut MemoryTables, family: &Family) {
     }
 
     let first = ids[0] * TABLES;
-    let [plain, inside, third, spread, no_slots, empty_slots, torn, gone, none] =
+    let [plain, inside, third, spread, sticky, no_slots, empty_slots, emptied, torn, gone, none] =
         std::array::from_fn(|i| first + i as u32);
-    tables.put_table(plain, &[ids[0]; 5]);
+    // Both kinds of tables have each kind of content.
+    tables.put_table(plain, &[ids[0]; SMALL_SLOTS as usize]);
     tables.put_table(inside, &[ids[1]; 5]);
     tables.put_table(third, &[ids[2]; 5]);
     tables.put_table(spread, &std::array::from_fn::<_, SLOTS, _>(|slot| ids[slot % ids.len()]));
+    tables.put_table(
+        sticky,
+        &std::array::from_fn::<_, { SMALL_SLOTS as usize }, _>(|slot| ids[slot % ids.len()]),
+    );
     tables.put_table(no_slots, &[]);
     tables.put_table(empty_slots, &[0; 5]);
+    tables.put_table(emptied, &[0; SMALL_SLOTS as usize]);
     tables.put_table(gone, &[GONE; 5]);
     let mut chunk = Chunk([ids[0]; _]);
     chunk.0[0] = u32::MAX;
@@ -118,7 +126,7 @@ fn fill(tables: &mut MemoryTables, family: &Family) {
         (port::PLAIN, by_class),
         (port::MASQUERADED, all(choice(plain, MASQUERADE))),
         (port::SPREAD, all(choice(spread, 0))),
-        (port::STICKY, Frontend { affinity: 3_600, ..all(choice(spread, 0)) }),
+        (port::STICKY, Frontend { affinity: 3_600, ..all(choice(sticky, 0)) }),
         (port::RESTRICTED, restricted(all(choice(plain, 0)))),
         (port::RESTRICTED_REFUSED, restricted(all(choice(0, REFUSE)))),
         (port::REFUSED, all(choice(0, REFUSE))),
@@ -126,6 +134,7 @@ fn fill(tables: &mut MemoryTables, family: &Family) {
         (port::NO_TABLE, all(choice(none, 0))),
         (port::NO_SLOTS, all(choice(no_slots, 0))),
         (port::EMPTY_SLOTS, all(choice(empty_slots, 0))),
+        (port::EMPTIED, all(choice(emptied, 0))),
         (port::TORN, all(choice(torn, 0))),
         (port::NO_BACKEND, all(choice(gone, 0))),
     ]
@@ -234,6 +243,7 @@ impl Cases<'_> {
             ("VIP, missing table", vip, port::NO_TABLE, NO_BACKEND),
             ("VIP, table of no slots", vip, port::NO_SLOTS, NO_BACKEND),
             ("VIP, table of empty slots", vip, port::EMPTY_SLOTS, NO_BACKEND),
+            ("VIP, small table of empty slots", vip, port::EMPTIED, NO_BACKEND),
             ("VIP, torn table", vip, port::TORN, NO_BACKEND),
             // Not looked up here: `table inet portico` counts and drops a label without an element.
             ("VIP, missing backend", vip, port::NO_BACKEND, forward(GONE)),
@@ -247,7 +257,7 @@ impl Cases<'_> {
             ("NodePort, on another's address", elsewhere, port::NODE, none),
             ("external IP on a node address", node, port::PLAIN, forward(ids[0])),
             ("backend directly", backends[0], 8_080, none),
-            ("VIP, session affinity", vip, port::STICKY, forward(ids[0])),
+            ("VIP, session affinity", vip, port::STICKY, forward(self.sticky())),
             ("VIP, from within the source ranges", vip, port::RESTRICTED, forward(ids[0])),
             ("VIP, from within the source ranges, refused", vip, port::RESTRICTED_REFUSED, REJECT),
             ("cluster IP", cluster_ip, port::PLAIN, forward(ids[0])),
@@ -294,6 +304,12 @@ impl Cases<'_> {
             (IpAddr::V6(_), TCP) => first,
             (IpAddr::V6(_), _) => third,
         }
+    }
+
+    /// Likewise of [`port::STICKY`], for the first protocol.
+    const fn sticky(&self) -> u32 {
+        let [first, second, _] = self.family.ids;
+        if self.family.client.is_ipv4() { first } else { second }
     }
 
     /// What comes before the network header.

@@ -2,7 +2,10 @@ use core::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    abi::{Addr, Affinity, Backend, CHUNK_WORDS, Chunk, Frontend, FrontendKey, Prefix, Source, SourceRange},
+    abi::{
+        Addr, Affinity, Backend, CHUNK_WORDS, Chunk, Frontend, FrontendKey, Prefix, SMALL_SLOTS, Slot,
+        Source, SourceRange,
+    },
     tables::{Table, Tables},
 };
 
@@ -19,7 +22,7 @@ pub struct MemoryTables {
     pub source_ranges: BTreeSet<SourceRange>,
     /// `INTERFACES`.
     pub interfaces: BTreeSet<u32>,
-    /// `MAGLEV`.
+    /// `MAGLEV` and `MAGLEV_SMALL`.
     pub tables: BTreeMap<u32, Vec<Chunk>>,
     /// `BACKENDS`.
     pub backends: BTreeMap<u32, Backend>,
@@ -30,10 +33,14 @@ pub struct MemoryTables {
 }
 
 impl MemoryTables {
-    /// Adds a table with the given slots, and those that are in them as members.
+    /// Adds a table with the given ids of backends, that are there, in its slots, and those as members.
     pub fn put_table(&mut self, id: u32, slots: &[u32]) {
         let members: BTreeSet<u32> = slots.iter().copied().filter(|id| *id != 0).collect();
-        let slots = std::iter::once(slots.len() as u32).chain(slots.iter().copied());
+        let slot = |id: &u32| match (self.backends.get(id), *id) {
+            (_, 0) => Slot::NONE,
+            (backend, id) => Slot::new(id, &backend.copied().unwrap_or_default().addr),
+        };
+        let slots = std::iter::once(slots.len() as u32).chain(slots.iter().map(|id| slot(id).0));
         let words: Vec<u32> = slots.chain([members.len() as u32]).chain(members).collect();
         let chunks = words.chunks(CHUNK_WORDS as usize).map(|words| {
             let mut chunk = Chunk::default();
@@ -44,6 +51,10 @@ impl MemoryTables {
     }
 }
 
+fn is_small(chunks: &[Chunk]) -> bool {
+    chunks.first().is_some_and(|chunk| chunk.0[0] == SMALL_SLOTS)
+}
+
 /// Whether the leading bits of two addresses are the same.
 fn same(bits: u32, a: &Addr, b: &Addr) -> bool {
     let difference = u128::from_be_bytes(a.0) ^ u128::from_be_bytes(b.0);
@@ -51,6 +62,7 @@ fn same(bits: u32, a: &Addr, b: &Addr) -> bool {
 }
 
 impl Tables for MemoryTables {
+    type SmallTable<'a> = &'a [Chunk];
     type Table<'a> = &'a [Chunk];
 
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
@@ -77,8 +89,12 @@ impl Tables for MemoryTables {
         })
     }
 
+    fn small_table(&self, id: u32) -> Option<&[Chunk]> {
+        self.tables.get(&id).map(Vec::as_slice).filter(|chunks| is_small(chunks))
+    }
+
     fn table(&self, id: u32) -> Option<&[Chunk]> {
-        self.tables.get(&id).map(Vec::as_slice)
+        self.tables.get(&id).map(Vec::as_slice).filter(|chunks| !is_small(chunks))
     }
 
     fn backend(&self, id: u32) -> Option<Backend> {
