@@ -10,6 +10,7 @@ use datapath::{
     abi::{ConntrackLayout, FlowKey, TCP, ports},
     forward::{arrival::v4_words, verdict::Entry},
 };
+use tables::zero;
 
 /// Set by the loader.
 #[unsafe(no_mangle)]
@@ -37,8 +38,8 @@ struct Options {
     protocol: u8,
     direction: u8,
     zone: u16,
-    zone_direction: u8,
-    reserved: [u8; 3],
+    /// The zone's direction, and what is reserved.
+    rest: u32,
 }
 
 /// The namespace of the device that received.
@@ -80,22 +81,18 @@ impl Conntrack {
             protocol: key.protocol(),
             direction: 0,
             zone: 0,
-            zone_direction: 0,
-            reserved: [0; 3],
+            rest: 0,
         };
         // `struct bpf_sock_tuple`: addresses, then ports.
-        let mut tuple = [0u32; 9];
-        let size = if v4 {
-            tuple[0] = (key.src[1] >> 32) as u32;
-            tuple[1] = (key.dst[1] >> 32) as u32;
-            tuple[2] = key.ports;
-            3 * 4
+        let zero = zero();
+        let (mut tuple, size) = if v4 {
+            let (src, dst) = ((key.src[1] >> 32) as u32, (key.dst[1] >> 32) as u32);
+            ([src, dst, key.ports, zero, zero, zero, zero, zero, zero], 3 * 4)
         } else {
             let words = |[a, b]: [u64; 2]| [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32];
             let [a, b, c, d] = words(key.src);
             let [e, f, g, h] = words(key.dst);
-            tuple = [a, b, c, d, e, f, g, h, key.ports];
-            9 * 4
+            ([a, b, c, d, e, f, g, h, key.ports], 9 * 4)
         };
         let options_size = layout!(options);
         // SAFETY: context and buffers are valid for the call and as long as it is told.

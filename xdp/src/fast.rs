@@ -1,14 +1,7 @@
 //! Established flows: from the wire to the wire.
 
-use core::mem;
-
 use aya_ebpf::{
-    EbpfContext as _,
-    bindings::{
-        bpf_fib_lookup as Params,
-        xdp_action::{XDP_DROP, XDP_TX},
-    },
-    helpers::generated::bpf_fib_lookup,
+    bindings::xdp_action::{XDP_DROP, XDP_TX},
     programs::XdpContext,
 };
 use datapath::{
@@ -28,7 +21,7 @@ use tables::{
     jiffies, output, question, seed, spills,
 };
 
-use crate::conntrack::Conntrack;
+use crate::{conntrack::Conntrack, fib};
 
 /// The action for a packet that was forwarded; none if it is as it was and the kernel shall have it.
 ///
@@ -400,10 +393,6 @@ fn try_look_up(
     verdict::route(flow, &hop, &output(leaves).ok_or(Counter::Unroutable)?)
 }
 
-/// `AF_INET` and `AF_INET6`.
-const INET: u8 = 2;
-const INET6: u8 = 10;
-
 /// The next hop of the translated packet, and the interface that routes there.
 #[inline(always)]
 fn next_hop(
@@ -413,32 +402,18 @@ fn next_hop(
     v4: bool,
     class: u8,
 ) -> Result<(NextHop, u32), Counter> {
-    // SAFETY: integers and arrays of them, for which zero is valid.
-    let mut params: Params = unsafe { mem::zeroed() };
-    params.l4_protocol = flow.key.protocol();
+    let mut params = fib::question(interface, flow.key.protocol(), v4, flow.src, flow.dst);
     let (src_port, dst_port) = split(flow.ports);
     params.sport = u16::from_ne_bytes(src_port);
     params.dport = u16::from_ne_bytes(dst_port);
-    params.ifindex = interface;
     // The largest packet is told for any length but zero.
     params.__bindgen_anon_1.tot_len = 1;
-    let words = |[a, b]: [u64; 2]| [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32];
     if v4 {
-        params.family = INET;
         params.__bindgen_anon_2.tos = class;
-        params.__bindgen_anon_3.ipv4_src = (flow.src[1] >> 32) as u32;
-        params.__bindgen_anon_4.ipv4_dst = (flow.dst[1] >> 32) as u32;
     } else {
-        params.family = INET6;
         params.__bindgen_anon_2.flowinfo = (u32::from(class) << 20).to_be();
-        params.__bindgen_anon_3.ipv6_src = words(flow.src);
-        params.__bindgen_anon_4.ipv6_dst = words(flow.dst);
     }
-    // SAFETY: context and parameters are valid for the call and as long as it is told.
-    let found =
-        unsafe { bpf_fib_lookup(ctx.as_ptr(), (&raw mut params).cast(), size_of::<Params>() as i32, 0) };
-    // BPF_FIB_LKUP_RET_SUCCESS
-    if found != 0 {
+    if fib::ask(ctx, &mut params) != fib::FOUND {
         return Err(Counter::Unroutable);
     }
     let [a, b, c, d, e, f] = params.dmac;

@@ -3,11 +3,11 @@
 use core::{hint::black_box, mem};
 
 use aya_ebpf::{
-    bindings::{bpf_fib_lookup as Params, iphdr, ipv6hdr, tcphdr},
+    bindings::{iphdr, ipv6hdr, tcphdr},
     helpers::{
         bpf_ktime_get_ns,
         generated::{
-            bpf_fib_lookup, bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6,
+            bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6,
             bpf_tcp_raw_gen_syncookie_ipv4, bpf_tcp_raw_gen_syncookie_ipv6, bpf_xdp_adjust_meta,
             bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
         },
@@ -29,7 +29,7 @@ use tables::{
     ContextFrame, KernelTables, answered, count, desk, device, has_cookies, has_room, seen, spills, time,
 };
 
-use crate::conntrack::Conntrack;
+use crate::{conntrack::Conntrack, fib};
 
 /// What becomes of a packet for a frontend.
 #[repr(u32)]
@@ -151,13 +151,6 @@ fn words(addr: &Addr) -> [u64; 2] {
     unsafe { [words.read_volatile(), words.add(1).read_volatile()] }
 }
 
-/// `AF_INET` and `AF_INET6`.
-const INET: u8 = 2;
-const INET6: u8 = 10;
-/// `BPF_FIB_LKUP_RET_*`: there is a route, but no neighbour yet; and one that is local, or none.
-const NO_NEIGHBOUR: i64 = 7;
-const NOT_FORWARDED: i64 = 4;
-
 /// Where the kernel routes a packet: nowhere,
 const NOWHERE: u32 = 0;
 /// to this host, as far as is known,
@@ -168,28 +161,15 @@ pub(crate) const AWAY: u32 = 2;
 /// Asks the FIB. Synproxy sits where packets are forwarded or delivered, and sees none that are routed nowhere.
 #[inline(never)]
 pub(crate) fn is_routed(ctx: &XdpContext, packet: &Packet) -> u32 {
-    // SAFETY: integers and arrays of them, for which zero is valid.
-    let mut params: Params = unsafe { mem::zeroed() };
     let (src, dst) = (words(&packet.src), words(&packet.dst));
     // SAFETY: the context is valid.
-    params.ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
-    params.l4_protocol = TCP;
-    if is_v4(dst) {
-        params.family = INET;
-        params.__bindgen_anon_3.ipv4_src = (src[1] >> 32) as u32;
-        params.__bindgen_anon_4.ipv4_dst = (dst[1] >> 32) as u32;
-    } else {
-        let words = |[a, b]: [u64; 2]| [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32];
-        params.family = INET6;
-        params.__bindgen_anon_3.ipv6_src = words(src);
-        params.__bindgen_anon_4.ipv6_dst = words(dst);
-    }
-    // SAFETY: context and parameters are valid for the call and as long as it is told.
-    let found =
-        unsafe { bpf_fib_lookup(ctx.ctx.cast(), (&raw mut params).cast(), size_of::<Params>() as i32, 0) };
-    match found {
-        0 | NO_NEIGHBOUR => AWAY,
-        NOT_FORWARDED if KernelTables.address(&packet.dst) & LOCAL != 0 => HERE,
+    let interface = unsafe { (*ctx.ctx).ingress_ifindex };
+    let mut params = fib::question(interface, TCP, is_v4(dst), src, dst);
+    match fib::ask(ctx, &mut params) {
+        // A neighbour that is not known yet the kernel will ask for.
+        fib::FOUND | fib::NO_NEIGHBOUR => AWAY,
+        // Delivered here, or there is no route.
+        fib::NOT_FORWARDED if KernelTables.address(&packet.dst) & LOCAL != 0 => HERE,
         _ => NOWHERE,
     }
 }

@@ -4,6 +4,7 @@
 
 mod conntrack;
 mod fast;
+mod fib;
 mod guard;
 
 use core::mem::MaybeUninit;

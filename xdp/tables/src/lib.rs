@@ -14,6 +14,8 @@ pub use fast::{
 pub use frame::{Bounds, ContextFrame};
 pub use guard::{Desk, Judged, answered, desk, has_cookies, has_room, is_guarded, seen, spills, time};
 
+use core::hint::black_box;
+
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC},
     btf_maps::{Array, ArrayOfMaps, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
@@ -86,6 +88,14 @@ macro_rules! program {
         #[unsafe(no_mangle)]
         static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
     };
+}
+
+/// A zero that the compiler does not know to be one. Several in a row it would write by a call of `memset`, which here is a
+/// loop over bytes.
+#[inline(always)]
+#[must_use]
+pub fn zero<T: Default>() -> T {
+    black_box(T::default())
 }
 
 /// Adds one to a counter of this CPU.
