@@ -84,7 +84,7 @@ impl Conntrack {
             rest: 0,
         };
         // `struct bpf_sock_tuple`: addresses, then ports.
-        let zero = zero();
+        let zero = zero() as u32;
         let (mut tuple, size) = if v4 {
             let (src, dst) = ((key.src[1] >> 32) as u32, (key.dst[1] >> 32) as u32);
             ([src, dst, key.ports, zero, zero, zero, zero, zero, zero], 3 * 4)

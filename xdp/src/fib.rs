@@ -20,7 +20,7 @@ pub(crate) const NO_NEIGHBOUR: i64 = 7;
 /// The question for a packet of this family and protocol, with addresses, that `interface` received.
 #[inline(always)]
 pub(crate) fn question(interface: u32, protocol: u8, v4: bool, src: Words, dst: Words) -> Params {
-    let zero = zero::<u64>();
+    let zero = zero();
     // SAFETY: integers and arrays of them, for which zero is valid.
     let mut params: Params = unsafe { mem::transmute([zero; size_of::<Params>() / size_of::<u64>()]) };
     params.ifindex = interface;

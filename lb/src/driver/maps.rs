@@ -23,6 +23,7 @@ use std::{
 use aya::{
     Pod,
     maps::{HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray},
+    pin::PinError,
 };
 use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_map_type};
 use datapath::abi::{
@@ -42,7 +43,7 @@ pub enum Error {
     #[error("cannot create map {name}")]
     Create { name: &'static str, source: MapError },
     #[error("cannot pin map {name} at {path}")]
-    Pin { name: &'static str, path: PathBuf, source: aya::pin::PinError },
+    Pin { name: &'static str, path: PathBuf, source: PinError },
     #[error("cannot read map {name}")]
     Read { name: &'static str, source: MapError },
     #[error("cannot write {count} entries to map {name}")]
@@ -71,18 +72,12 @@ impl<K: Pod, V: Pod> Hash<K, V> {
     }
 
     fn open_or_create(path: PathBuf, name: &'static str, max_entries: u32) -> Result<Self, Error> {
-        if !path.exists() {
+        make(&path, name, || {
             let (key, value) = (size_of::<K>() as u32, size_of::<V>() as u32);
-            let map = aya_obj::Map::new_from_params(
-                bpf_map_type::BPF_MAP_TYPE_HASH as u32,
-                key,
-                value,
-                max_entries,
-                BPF_F_NO_PREALLOC,
-            );
-            let map = MapData::create(map, name, None).map_err(|source| Error::Create { name, source })?;
-            map.pin(&path).map_err(|source| Error::Pin { name, path: path.clone(), source })?;
-        }
+            let hash = bpf_map_type::BPF_MAP_TYPE_HASH as u32;
+            let map = aya_obj::Map::new_from_params(hash, key, value, max_entries, BPF_F_NO_PREALLOC);
+            MapData::create(map, name, None).map_err(|source| Error::Create { name, source })
+        })?;
         Self::open(path, name)
     }
 
@@ -138,6 +133,21 @@ impl<K: Pod, V: Pod> Hash<K, V> {
 
     fn write_error(&self, count: usize, source: io::Error) -> Error {
         Error::Write { name: self.name, count, source }
+    }
+}
+
+/// Makes and pins a map where none is pinned. Another process may do so at the same time.
+fn make(
+    path: &Path,
+    name: &'static str,
+    create: impl FnOnce() -> Result<MapData, Error>,
+) -> Result<(), Error> {
+    if path.exists() {
+        return Ok(());
+    }
+    match create()?.pin(path) {
+        Err(PinError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        pinned => pinned.map_err(|source| Error::Pin { name, path: path.to_owned(), source }),
     }
 }
 

@@ -14,7 +14,6 @@ use datapath::{
     forward::cache::{HOPS, LEAST, SEEDS, SPARE},
     guard::{self, overload::ANSWERS},
 };
-
 use zerocopy::IntoBytes as _;
 
 use super::{

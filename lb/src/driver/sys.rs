@@ -1,4 +1,5 @@
-//! The few uses of bpf(2) that aya has no call for: updates in batches, and links that a former process pinned.
+//! The few uses of bpf(2) that aya has no call for: updates in batches, ids of inner maps, values mapped into memory, and
+//! links that a former process pinned.
 
 use std::{
     ffi::CString,
@@ -63,47 +64,21 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     Ok((interface, info.prog_id))
 }
 
-/// One element of a map; none if it is not there.
-pub(super) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
-    let mut value = mem::MaybeUninit::<V>::zeroed();
+/// The word under a word; none if there is none. Of a map of maps it is the inner map's id.
+pub(super) fn lookup(map: BorrowedFd<'_>, key: u32) -> io::Result<Option<u32>> {
+    let mut value = 0_u32;
     let mut attr = zeroed();
     attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
-    attr.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
-    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
+    attr.__bindgen_anon_2.key = &raw const key as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = &raw mut value as u64;
     match bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        // SAFETY: each bit pattern is a value.
-        outcome => outcome.map(|_| Some(unsafe { value.assume_init() })),
+        outcome => outcome.map(|_| Some(value)),
     }
-}
-
-/// Indexes and values of an array of so many elements, without those that are not there.
-pub(super) fn lookup_batch<V: Pod>(map: BorrowedFd<'_>, count: u32) -> io::Result<(Vec<u32>, Vec<V>)> {
-    let mut keys = Vec::with_capacity(count as usize);
-    let mut values = Vec::with_capacity(count as usize);
-    let mut last = 0_u32;
-    let mut attr = zeroed();
-    attr.batch.map_fd = map.as_raw_fd() as u32;
-    attr.batch.out_batch = &raw mut last as u64;
-    attr.batch.keys = keys.as_mut_ptr() as u64;
-    attr.batch.values = values.as_mut_ptr() as u64;
-    attr.batch.count = count;
-    match bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) {
-        // It came to the end.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // SAFETY: the kernel wrote how many it found, no more than there is room for, and that many keys and values.
-    unsafe {
-        let found = (attr.batch.count as usize).min(count as usize);
-        keys.set_len(found);
-        values.set_len(found);
-    }
-    Ok((keys, values))
 }
 
 /// Writes one element of a map.
-pub(super) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
     let mut attr = zeroed();
     attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
     attr.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
@@ -122,7 +97,11 @@ pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
     }
 }
 
-/// Writes many elements of an array or hash map with one call.
+/// `ENOTSUPP`, which is the kernel's own: this type of map knows no batches, as maps of maps before Linux 5.19 ("bpf: Extend
+/// batch operations for map-in-map bpf-maps"), and maps of devices.
+const NO_BATCHES: i32 = 524;
+
+/// Writes many elements of a map, with one call where it can be done.
 pub(super) fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
     debug_assert_eq!(keys.len(), values.len());
     let count = keys.len().min(values.len());
@@ -134,10 +113,15 @@ pub(super) fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], valu
     attr.batch.keys = keys.as_ptr() as u64;
     attr.batch.values = values.as_ptr() as u64;
     attr.batch.count = count as u32;
-    bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
+    match bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr) {
+        Err(error) if error.raw_os_error() == Some(NO_BATCHES) => {
+            keys.iter().zip(values).try_for_each(|(key, value)| update(map, key, value))
+        }
+        outcome => outcome.map(drop),
+    }
 }
 
-/// Deletes many elements of a hash map with one call; elements that are not there are skipped.
+/// Deletes many elements of a map, with one call where it can be done; elements that are not there are skipped.
 pub(super) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> {
     let mut rest = keys;
     while !rest.is_empty() {
@@ -151,6 +135,9 @@ pub(super) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Resul
                 // SAFETY: the kernel wrote how many it deleted before the one that is missing.
                 let done = unsafe { attr.batch.count } as usize;
                 rest = rest.get(done + 1..).unwrap_or_default();
+            }
+            Err(error) if error.raw_os_error() == Some(NO_BATCHES) => {
+                return rest.iter().try_for_each(|key| delete(map, key));
             }
             Err(error) => return Err(error),
         }

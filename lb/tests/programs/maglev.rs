@@ -5,11 +5,11 @@ use std::{
     thread,
 };
 
+use aya::maps::{Array, Map, MapData, of_maps::HashOfMaps};
 use datapath::{
-    abi::{Chunk, Counter, FrontendKey, Hook, SMALL_SLOTS, TCP},
+    abi::{Chunk, Counter, FrontendKey, Hook, MAX_TABLES, SMALL_SLOTS, TCP, map},
     testing::{Family, MemoryTables, fixtures, port, tables},
 };
-
 use portico::driver::maps::Maps;
 
 use crate::rig::Rig;
@@ -79,9 +79,50 @@ fn a_table_of_any_size_can_be_deleted_and_put_again() {
             let left = rig.maps.maglev.load().unwrap();
             assert!(left.len() == all - 1 && !left.contains(&id), "{left:?}");
             assert_eq!(rig.maps.maglev.get(id).unwrap(), None);
+            // As a daemon that starts after another.
+            let opened = Maps::open(&rig.pins.0).unwrap();
+            assert_eq!(opened.maglev.load().unwrap(), left);
         }
         rig.maps.maglev.put([(id, table(slots, family.ids[1]))].into_iter()).unwrap();
         assert_eq!(rig.xdp(&packet.frame).unwrap().label.0, family.ids[1]);
         assert_eq!(rig.maps.maglev.load().unwrap().len(), all);
     }
+    let last = MAX_TABLES - 1;
+    rig.maps.maglev.put([(last, table(SMALL_SLOTS, family.ids[0]))].into_iter()).unwrap();
+    assert!(rig.maps.maglev.load().unwrap().contains(&last));
+}
+
+/// As left by a daemon that ended after the first step of a change.
+#[test]
+fn a_table_that_is_there_twice_is_put_and_deleted_as_one() {
+    let mut rig = Rig::new();
+    let [first, second, third] = Family::ALL[0].ids;
+    let key = FrontendKey::new(Family::ALL[0].vip.into(), port::PLAIN.to_be_bytes(), TCP);
+    let id = rig.maps.frontends.get(&key).unwrap().unwrap().outside.table;
+    let packet = &fixtures()[0];
+    let pin = rig.pins.0.maps().join(map::MAGLEV);
+    let twice = |rig: &Rig| {
+        let other = MAX_TABLES - 1;
+        rig.maps
+            .maglev
+            .put([(id, table(SMALL_SLOTS, first)), (other, table(5, second))].into_iter())
+            .unwrap();
+        let array = Map::Array(rig.maps.maglev.array(other).unwrap().unwrap());
+        let array: Array<MapData, Chunk> = Array::try_from(array).unwrap();
+        let outer = Map::HashOfMaps(MapData::from_pin(&pin).unwrap());
+        let mut outer: HashOfMaps<MapData, u32, Array<MapData, Chunk>> = HashOfMaps::try_from(outer).unwrap();
+        outer.insert(id, &array, 0).unwrap();
+        rig.maps.maglev.delete(&[other]).unwrap();
+    };
+    let all = rig.maps.maglev.load().unwrap();
+    for slots in [SMALL_SLOTS, 3_947] {
+        twice(&rig);
+        assert_eq!(rig.xdp(&packet.frame).unwrap().label.0, first, "the small one counts");
+        assert_eq!(rig.maps.maglev.load().unwrap(), all, "its id is listed once");
+        rig.maps.maglev.put([(id, table(slots, third))].into_iter()).unwrap();
+        assert_eq!(rig.xdp(&packet.frame).unwrap().label.0, third);
+    }
+    twice(&rig);
+    rig.maps.maglev.delete(&[id]).unwrap();
+    assert_eq!(rig.xdp(&packet.frame).unwrap().counted, [(Hook::Xdp, Counter::NoBackend)]);
 }

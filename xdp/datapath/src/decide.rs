@@ -198,7 +198,8 @@ fn open(choice: &Choice) -> Result<(), Counter> {
     }
 }
 
-/// The backend for a choice and a client, or why there is none. That it may be the client itself is no more than likely.
+/// The backend for a choice and a client, or why there is none. Whether it may be the client itself is said of the slot;
+/// it may be said of one that is not.
 #[inline(always)]
 pub(crate) fn choose<T: Tables>(
     frontend: &Frontend,
@@ -215,7 +216,7 @@ pub(crate) fn choose<T: Tables>(
     let timeout = u64::from(frontend.affinity) * NANOSECONDS;
     let known = tables.affinity(&client.source).filter(|known| age(known.seen) < timeout);
     let slot = match known {
-        // As if it were the client.
+        // To find its slot would take a search. This one says that it may be the client, so that whoever needs to know looks.
         Some(known) if maglev::contains(tables, choice.table, known.backend) => {
             Slot::new(known.backend, &client.source.addr)
         }

@@ -3,7 +3,7 @@
 use core::hint::black_box;
 
 use crate::{
-    abi::{CHUNK_WORDS, MAX_BACKENDS, SMALL_MEMBERS, SMALL_SLOTS, Slot},
+    abi::{CHUNK_WORDS, Chunk, MAX_BACKENDS, SMALL_MEMBERS, SMALL_SLOTS, Slot},
     tables::{Table, Tables},
 };
 
@@ -27,8 +27,18 @@ fn slot<T: Table>(table: &T, slots: u32, hash: u32) -> Option<Slot> {
 /// Whether a table, by its id, was made from this backend.
 #[inline(always)]
 pub fn contains<T: Tables>(tables: &T, id: u32, backend: u32) -> bool {
-    tables.small_table(id).is_some_and(|table| has(&table, backend, halvings(SMALL_MEMBERS)))
-        || tables.table(id).is_some_and(|table| has(&table, backend, halvings(MAX_BACKENDS)))
+    if tables.small_table(id).is_some_and(|table| has(&table, SMALL_SLOTS, backend, halvings(SMALL_MEMBERS)))
+    {
+        return true;
+    }
+    let Some(table) = tables.table(id) else { return false };
+    word(&table, 0).is_some_and(|slots| has(&table, slots, backend, halvings(MAX_BACKENDS)))
+}
+
+/// Whether a table belongs in [`crate::abi::map::MAGLEV_SMALL`].
+#[must_use]
+pub fn is_small(chunks: &[Chunk]) -> bool {
+    chunks.first().is_some_and(|Chunk([slots, ..])| *slots == SMALL_SLOTS)
 }
 
 /// Enough to find one of so many.
@@ -40,8 +50,7 @@ const fn halvings(members: u32) -> u32 {
 ///
 /// The search does not branch on what it compares: the verifier would follow each of the half a million ways through.
 #[inline(always)]
-fn has<T: Table>(table: &T, backend: u32, halvings: u32) -> bool {
-    let Some(slots) = word(table, 0) else { return false };
+fn has<T: Table>(table: &T, slots: u32, backend: u32, halvings: u32) -> bool {
     let Some(mut left) = word(table, slots.wrapping_add(1)) else { return false };
     let mut at = slots.wrapping_add(2);
     for _ in 0..halvings {

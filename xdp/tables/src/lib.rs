@@ -94,8 +94,8 @@ macro_rules! program {
 /// loop over bytes.
 #[inline(always)]
 #[must_use]
-pub fn zero<T: Default>() -> T {
-    black_box(T::default())
+pub fn zero() -> u64 {
+    black_box(0)
 }
 
 /// Adds one to a counter of this CPU.

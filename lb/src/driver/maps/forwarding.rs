@@ -77,18 +77,17 @@ impl Forwarding {
             found.iter().map(|(key, _)| *key).filter(|key| !links.outputs.contains_key(key)).collect();
         self.outputs.delete(&gone)?;
 
-        let write = |source| Error::Write { name: map::DEVICES, count: 1, source };
         let read = |source| Error::Read { name: map::DEVICES, source };
         let devices: DevMapHash<&MapData> = DevMapHash::try_from(&self.devices).map_err(read)?;
         let found = devices.keys().collect::<Result<Vec<u32>, _>>().map_err(read)?;
-        for device in found.iter().filter(|device| !links.devices.contains(device)) {
-            sys::delete(self.devices_fd.as_fd(), device).map_err(write)?;
-        }
-        for device in &links.devices {
-            // `struct bpf_devmap_val`: the index, and a program to run there, or none.
-            let value = [device.cast_signed(), -1];
-            sys::update(self.devices_fd.as_fd(), device, &value).map_err(write)?;
-        }
+        let gone: Vec<u32> = found.into_iter().filter(|device| !links.devices.contains(device)).collect();
+        let keys: Vec<u32> = links.devices.iter().copied().collect();
+        // `struct bpf_devmap_val`: the index, and a program to run there, or none.
+        let values: Vec<[i32; 2]> = keys.iter().map(|device| [device.cast_signed(), -1]).collect();
+        let fd = self.devices_fd.as_fd();
+        sys::delete_batch(fd, &gone)
+            .and_then(|()| sys::update_batch(fd, &keys, &values))
+            .map_err(|source| Error::Write { name: map::DEVICES, count: gone.len() + keys.len(), source })?;
         self.outputs.put(&links.outputs.iter().map(|(key, output)| (*key, *output)).collect::<Vec<_>>())?;
         self.inputs.put(&links.inputs.iter().map(|(key, input)| (*key, *input)).collect::<Vec<_>>())
     }

@@ -2,11 +2,12 @@ use std::cell::RefCell;
 
 use datapath::{
     abi::{Addr, Affinity, Backend, Chunk, Frontend, FrontendKey, Prefix, Source, SourceRange},
+    maglev::is_small,
     tables::{Table, Tables},
 };
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Error, Maps, maglev::is_small};
+use super::{Error, Maps};
 
 /// The pinned maps as the packet logic sees them, so that it can be asked what it would do. It reads and never writes.
 #[derive(Debug)]

@@ -7,24 +7,54 @@ use std::{
 
 use aya::maps::{Array, Map, MapData, MapError, of_maps::HashOfMaps};
 use aya_obj::generated::{BPF_F_INNER_MAP, bpf_map_type};
-use datapath::abi::{Chunk, MAX_TABLES, SMALL_CHUNKS, SMALL_SLOTS, Slot, map};
+use datapath::{
+    abi::{Chunk, MAX_TABLES, SMALL_CHUNKS, Slot, map},
+    maglev::is_small,
+};
 
-use super::{Error, open};
+use super::{Error, make, open};
 use crate::driver::{pins::PinDir, sys};
 
-/// Those of [`SMALL_SLOTS`] slots, in an array, and all others, in a hash map; by their ids.
+/// Small tables, in an array, and all others, in a hash map; by their ids.
 ///
 /// Programs look for a small table first. So one that grows is put among the others before its small one goes, and one that
 /// shrinks the other way round; in between running programs end.
 #[derive(Debug)]
 pub struct MaglevTables {
-    small: OwnedFd,
-    others: Map,
-    others_fd: OwnedFd,
+    small: Outer,
+    others: Outer,
+    /// The others once more, as aya knows them.
+    typed: Map,
     /// Takes the place of small tables that are no more: the kernel lets running programs end each time that one is deleted,
     /// but only once for many that are replaced.
     none: MapData,
     none_id: u32,
+}
+
+/// One of the two maps of arrays.
+#[derive(Debug)]
+struct Outer {
+    name: &'static str,
+    fd: OwnedFd,
+}
+
+impl Outer {
+    /// The id of a table's array.
+    fn find(&self, table: u32) -> Result<Option<u32>, Error> {
+        let read = |error| Error::Read { name: self.name, source: MapError::IoError(error) };
+        sys::lookup(self.fd.as_fd(), table).map_err(read)
+    }
+
+    /// Puts arrays in their places.
+    fn put<'a>(&self, tables: impl Iterator<Item = (u32, &'a MapData)>) -> Result<(), Error> {
+        let fd = |array: &MapData| array.fd().as_fd().as_raw_fd() as u32;
+        let (ids, fds): (Vec<u32>, Vec<u32>) = tables.map(|(table, array)| (table, fd(array))).unzip();
+        sys::update_batch(self.fd.as_fd(), &ids, &fds).map_err(|source| self.write_error(ids.len(), source))
+    }
+
+    fn write_error(&self, count: usize, source: std::io::Error) -> Error {
+        Error::Write { name: self.name, count, source }
+    }
 }
 
 impl MaglevTables {
@@ -34,24 +64,20 @@ impl MaglevTables {
     ///
     /// One is missing, or of another kind.
     pub fn open(pins: &PinDir) -> Result<Self, Error> {
-        let (others, others_fd) = open(pins.maps().join(map::MAGLEV), map::MAGLEV)?;
-        let (_, small) = open(pins.maps().join(map::MAGLEV_SMALL), map::MAGLEV_SMALL)?;
-        let path = pins.maps().join(map::MAGLEV_NONE);
-        if !path.exists() {
-            let none = create(map::MAGLEV_NONE, SMALL_CHUNKS, 0)?;
-            none.pin(&path).map_err(|source| Error::Pin {
-                name: map::MAGLEV_NONE,
-                path: path.clone(),
-                source,
-            })?;
-        }
+        let pin = |name: &str| pins.maps().join(name);
+        let (others, others_fd) = open(pin(map::MAGLEV), map::MAGLEV)?;
+        let (_, small_fd) = open(pin(map::MAGLEV_SMALL), map::MAGLEV_SMALL)?;
+        let path = pin(map::MAGLEV_NONE);
+        make(&path, map::MAGLEV_NONE, || create(map::MAGLEV_NONE, SMALL_CHUNKS, 0))?;
         let (none, _) = open(path, map::MAGLEV_NONE)?;
-        let none_id = none.info().map_err(read_error)?.id();
-        Ok(Self { small, others: Map::HashOfMaps(others), others_fd, none, none_id })
-    }
-
-    fn typed(&self) -> Result<HashOfMaps<&MapData, u32>, Error> {
-        HashOfMaps::try_from(&self.others).map_err(read_error)
+        let info = none.info().map_err(|source| Error::Read { name: map::MAGLEV_NONE, source })?;
+        Ok(Self {
+            small: Outer { name: map::MAGLEV_SMALL, fd: small_fd },
+            others: Outer { name: map::MAGLEV, fd: others_fd },
+            typed: Map::HashOfMaps(others),
+            none_id: info.id(),
+            none,
+        })
     }
 
     /// Ids of all tables.
@@ -60,23 +86,22 @@ impl MaglevTables {
     ///
     /// The kernel refuses.
     pub fn load(&self) -> Result<Vec<u32>, Error> {
-        let others: BTreeSet<u32> = self.typed()?.keys().collect::<Result<_, _>>().map_err(read_error)?;
-        let (ids, maps) = sys::lookup_batch::<u32>(self.small.as_fd(), MAX_TABLES)
-            .map_err(|error| read_error(MapError::IoError(error)))?;
-        let small = ids.into_iter().zip(maps).filter(|(_, map)| *map != self.none_id).map(|(id, _)| id);
-        Ok(small.filter(|id| !others.contains(id)).chain(others.iter().copied()).collect())
+        let read = |source| Error::Read { name: map::MAGLEV, source };
+        let typed: HashOfMaps<&MapData, u32> = HashOfMaps::try_from(&self.typed).map_err(read)?;
+        let mut all: BTreeSet<u32> = typed.keys().collect::<Result<_, _>>().map_err(read)?;
+        // One after the other: asked for many, kernels before Linux 6.14 give up where there is nothing ("bpf: skip non exist
+        // keys in generic_map_lookup_batch").
+        for table in 0..MAX_TABLES {
+            if self.small(table)?.is_some() {
+                all.insert(table);
+            }
+        }
+        Ok(all.into_iter().collect())
     }
 
-    /// The id of a table's array in one of both maps.
-    fn find(&self, outer: &OwnedFd, table: u32) -> Result<Option<u32>, Error> {
-        let map = sys::lookup(outer.as_fd(), &table).map_err(|error| read_error(MapError::IoError(error)))?;
-        Ok(map.filter(|map| *map != self.none_id))
-    }
-
-    /// Those of these tables that are in one of both maps.
-    fn present(&self, outer: &OwnedFd, tables: impl Iterator<Item = u32>) -> Result<Vec<u32>, Error> {
-        let found = tables.map(|table| Ok(self.find(outer, table)?.map(|_| table)));
-        found.filter_map(Result::transpose).collect()
+    /// The id of a small table's array.
+    fn small(&self, table: u32) -> Result<Option<u32>, Error> {
+        Ok(self.small.find(table)?.filter(|array| *array != self.none_id))
     }
 
     /// The array of a table; none if there is no such table.
@@ -85,11 +110,12 @@ impl MaglevTables {
     ///
     /// The kernel refuses.
     pub fn array(&self, table: u32) -> Result<Option<MapData>, Error> {
-        let map = match self.find(&self.small, table)? {
-            None => self.find(&self.others_fd, table)?,
-            map => map,
+        let (outer, array) = match self.small(table)? {
+            None => (&self.others, self.others.find(table)?),
+            array => (&self.small, array),
         };
-        map.map(MapData::from_id).transpose().map_err(read_error)
+        let read = |source| Error::Read { name: outer.name, source };
+        array.map(MapData::from_id).transpose().map_err(read)
     }
 
     /// A table as it is; none if there is no such table.
@@ -98,10 +124,11 @@ impl MaglevTables {
     ///
     /// The kernel refuses.
     pub fn chunks(&self, table: u32) -> Result<Option<Vec<Chunk>>, Error> {
-        let Some(inner) = self.array(table)? else { return Ok(None) };
-        let inner = Map::Array(inner);
-        let chunks: Array<&MapData, Chunk> = Array::try_from(&inner).map_err(read_error)?;
-        chunks.iter().collect::<Result<_, _>>().map(Some).map_err(read_error)
+        let Some(array) = self.array(table)? else { return Ok(None) };
+        let read = |source| Error::Read { name: ARRAY, source };
+        let array = Map::Array(array);
+        let chunks: Array<&MapData, Chunk> = Array::try_from(&array).map_err(read)?;
+        chunks.iter().collect::<Result<_, _>>().map(Some).map_err(read)
     }
 
     /// The ids in the slots of a table; none if there is no such table.
@@ -120,11 +147,12 @@ impl MaglevTables {
 
     /// Adds or replaces tables. Each new one is filled first and then takes the old one's place, so that a packet sees
     /// all of one or all of the other. The kernel lets running programs finish before it returns from a write to a map
-    /// of maps (about a hundredth of a second), so all are put in place by one call.
+    /// of maps (about a hundredth of a second), so all that are small are put in place by one call, all others by another,
+    /// and where tables become small, or are so no more, the old ones leave by one more.
     ///
     /// # Errors
     ///
-    /// The kernel refuses; tables not replaced are still in place.
+    /// The kernel refuses; programs see the old or the new one of each table, and it may be put again.
     pub fn put(&self, tables: impl Iterator<Item = (u32, Vec<Chunk>)>) -> Result<(), Error> {
         let (mut small, mut others) = (Vec::new(), Vec::new());
         for (table, chunks) in tables {
@@ -134,30 +162,11 @@ impl MaglevTables {
                 others.push((table, fill(&chunks, chunks.len() as u32, BPF_F_INNER_MAP)?));
             }
         }
-        self.replace(&self.others_fd, &others)?;
-        self.empty(others.iter().map(|(table, _)| *table))?;
-        self.replace(&self.small, &small)?;
-        self.erase(small.iter().map(|(table, _)| *table))
-    }
-
-    /// Puts arrays in their places.
-    fn replace(&self, outer: &OwnedFd, tables: &[(u32, MapData)]) -> Result<(), Error> {
-        let (ids, fds): (Vec<u32>, Vec<u32>) =
-            tables.iter().map(|(table, inner)| (*table, inner.fd().as_fd().as_raw_fd() as u32)).unzip();
-        sys::update_batch(outer.as_fd(), &ids, &fds).map_err(|source| write_error(ids.len(), source))
-    }
-
-    /// Leaves nothing in the small tables of these.
-    fn empty(&self, tables: impl Iterator<Item = u32>) -> Result<(), Error> {
-        let there = self.present(&self.small, tables)?;
-        let fds = vec![self.none.fd().as_fd().as_raw_fd() as u32; there.len()];
-        sys::update_batch(self.small.as_fd(), &there, &fds).map_err(|source| write_error(there.len(), source))
-    }
-
-    /// Deletes those of these that are not small.
-    fn erase(&self, tables: impl Iterator<Item = u32>) -> Result<(), Error> {
-        let there = self.present(&self.others_fd, tables)?;
-        sys::delete_batch(self.others_fd.as_fd(), &there).map_err(|source| write_error(there.len(), source))
+        let ids = |tables: &[(u32, MapData)]| tables.iter().map(|(table, _)| *table).collect::<Vec<_>>();
+        self.others.put(others.iter().map(|(table, array)| (*table, array)))?;
+        self.delete_small(&ids(&others))?;
+        self.small.put(small.iter().map(|(table, array)| (*table, array)))?;
+        self.delete_others(&ids(&small))
     }
 
     /// Deletes tables, whether or not they are there.
@@ -166,14 +175,32 @@ impl MaglevTables {
     ///
     /// The kernel refuses.
     pub fn delete(&self, tables: &[u32]) -> Result<(), Error> {
-        self.empty(tables.iter().copied())?;
-        self.erase(tables.iter().copied())
+        self.delete_small(tables)?;
+        self.delete_others(tables)
+    }
+
+    /// Leaves nothing in the small ones of these.
+    fn delete_small(&self, tables: &[u32]) -> Result<(), Error> {
+        let there = present(tables, |table| self.small(table))?;
+        self.small.put(there.into_iter().map(|table| (table, &self.none)))
+    }
+
+    /// Deletes those of these that are not small.
+    fn delete_others(&self, tables: &[u32]) -> Result<(), Error> {
+        let there = present(tables, |table| self.others.find(table))?;
+        let delete = sys::delete_batch(self.others.fd.as_fd(), &there);
+        delete.map_err(|source| self.others.write_error(there.len(), source))
     }
 }
 
-pub(super) fn is_small(chunks: &[Chunk]) -> bool {
-    chunks.first().is_some_and(|chunk| chunk.0[0] == SMALL_SLOTS)
+/// Those of these tables that are found.
+fn present(tables: &[u32], find: impl Fn(u32) -> Result<Option<u32>, Error>) -> Result<Vec<u32>, Error> {
+    let found = tables.iter().map(|table| Ok(find(*table)?.map(|_| *table)));
+    found.filter_map(Result::transpose).collect()
 }
+
+/// What the kernel shows as the name of a table.
+const ARRAY: &str = "MAGLEV.inner";
 
 fn create(name: &'static str, chunks: u32, flags: u32) -> Result<MapData, Error> {
     let (key, value) = (size_of::<u32>() as u32, size_of::<Chunk>() as u32);
@@ -184,17 +211,9 @@ fn create(name: &'static str, chunks: u32, flags: u32) -> Result<MapData, Error>
 
 /// A new array of that many chunks, the last of which are empty if there are not as many.
 fn fill(chunks: &[Chunk], count: u32, flags: u32) -> Result<MapData, Error> {
-    let inner = create("MAGLEV.inner", count, flags)?;
+    let array = create(ARRAY, count, flags)?;
     let indexes: Vec<u32> = (0..chunks.len() as u32).collect();
-    sys::update_batch(inner.fd().as_fd(), &indexes, chunks)
-        .map_err(|source| write_error(chunks.len(), source))?;
-    Ok(inner)
-}
-
-fn read_error(source: MapError) -> Error {
-    Error::Read { name: map::MAGLEV, source }
-}
-
-fn write_error(count: usize, source: std::io::Error) -> Error {
-    Error::Write { name: map::MAGLEV, count, source }
+    let filled = sys::update_batch(array.fd().as_fd(), &indexes, chunks);
+    filled.map_err(|source| Error::Write { name: ARRAY, count: chunks.len(), source })?;
+    Ok(array)
 }

@@ -176,6 +176,15 @@ fn tables_are_those_of_the_paper() {
 }
 
 #[test]
+fn slots_tell_the_addresses_of_their_backends() {
+    for ipv6 in [false, true] {
+        let spec = spec(ipv6, 300);
+        let by_id: BTreeMap<u32, SocketAddr> = spec.backends().iter().copied().collect();
+        assert!(build(&spec).iter().all(|slot| slot.may_be(&by_id[&slot.id()].ip().into())));
+    }
+}
+
+#[test]
 fn no_backends_no_table() {
     assert!(build(&MaglevSpec::default()).is_empty());
 }

@@ -41,7 +41,7 @@ pub struct FrontendView<'a> {
 /// A Maglev table of a service port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableView {
-    /// Key in [`abi::map::MAGLEV`].
+    /// Key in [`abi::map::MAGLEV_SMALL`] or [`abi::map::MAGLEV`].
     pub id: u32,
     /// Family of its backends.
     pub family: Family,

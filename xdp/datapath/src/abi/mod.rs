@@ -80,7 +80,7 @@ pub mod map {
     pub const FRONTENDS: &str = "FRONTENDS";
     /// Backend id -> `Backend`.
     pub const BACKENDS: &str = "BACKENDS";
-    /// Table id -> array of `Chunk`: tables of more than [`super::SMALL_SLOTS`] slots.
+    /// Table id -> array of `Chunk`: tables of any other number of slots than [`super::SMALL_SLOTS`].
     pub const MAGLEV: &str = "MAGLEV";
     /// Array of arrays of `Chunk` by table id: tables of [`super::SMALL_SLOTS`] slots; and [`MAGLEV_NONE`] where there was one.
     pub const MAGLEV_SMALL: &str = "MAGLEV_SMALL";

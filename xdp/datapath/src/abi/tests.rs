@@ -233,3 +233,20 @@ fn a_name_is_kept_whole_or_not_at_all() {
     assert_eq!(Name::new(&"x".repeat(200)).map(|name| name.as_str().len()), Some(200));
     assert_eq!(Name::new(&"x".repeat(201)), None);
 }
+
+#[test]
+fn a_slot_holds_any_id_and_tells_most_addresses_apart() {
+    let addrs = |first: u128| (0..10_000).map(move |n| Addr((first + n).to_be_bytes()));
+    let v4 = u128::from_be_bytes(Addr::v4([10, 0, 0, 0]).0);
+    for first in [v4, 0x2001_0db8 << 96, 0xfd00 << 112 | 7 << 64] {
+        for id in [1, 16, MAX_BACKENDS - 1] {
+            assert!(
+                addrs(first)
+                    .all(|addr| Slot::new(id, &addr).id() == id && Slot::new(id, &addr).may_be(&addr))
+            );
+        }
+        let one = Slot::new(1, &Addr((first + 20_000).to_be_bytes()));
+        // One in 8,192.
+        assert!(addrs(first).filter(|addr| one.may_be(addr)).count() < 20);
+    }
+}

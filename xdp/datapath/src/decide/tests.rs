@@ -4,7 +4,8 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::Decision;
 use crate::{
-    abi::{Counter, Label, MASQUERADE_MARK, TCP, UDP},
+    abi::{Affinity, Counter, FrontendKey, Label, MASQUERADE_MARK, Source, TCP, UDP},
+    tables::Tables as _,
     testing::{
         Family, Fixture, INTERFACE, Layers, MemoryTables, decide_frame, ethernet, fixtures, mutated, port,
         tables,
@@ -125,13 +126,29 @@ fn a_client_stays_with_its_backend_until_it_has_opened_nothing_for_the_timeout()
 }
 
 #[test]
+fn a_backend_that_stays_with_itself_is_masqueraded() {
+    for family in &Family::ALL {
+        let tables = tables();
+        let to = SocketAddr::new(family.vip, port::STICKY);
+        let service = FrontendKey::new(family.vip.into(), port::STICKY.to_be_bytes(), TCP);
+        let service = tables.frontends[&service].service;
+        for (backend, id) in family.backends.into_iter().zip(family.ids) {
+            let source = Source { service, addr: backend.into() };
+            tables.remember(&source, &Affinity { seen: 0, backend: id, reserved: 0 });
+            let decision = decide_frame(&Layers::new(TCP, SocketAddr::new(backend, 1), to).frame(), &tables);
+            assert_eq!((decision.label.0, decision.mark), (id, MASQUERADE_MARK), "{}", family.name);
+        }
+    }
+}
+
+#[test]
 fn a_backend_that_left_the_table_is_not_returned_to() {
     for family in &Family::ALL {
         let mut tables = tables();
         let frame = sticky(family, 1, false);
         let first = decide_frame(&frame, &tables).label.0;
         let table = |tables: &MemoryTables| {
-            let key = crate::abi::FrontendKey::new(family.vip.into(), port::STICKY.to_be_bytes(), TCP);
+            let key = FrontendKey::new(family.vip.into(), port::STICKY.to_be_bytes(), TCP);
             tables.frontends[&key].outside.table
         };
         let rest: Vec<u32> = family.ids.into_iter().filter(|id| *id != first).collect();

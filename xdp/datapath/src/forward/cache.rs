@@ -21,6 +21,8 @@ pub const LEAST: u32 = 2 * WAYS;
 pub const SPARE: u32 = 2;
 /// Places for next hops on each CPU, a power of two; and behind them one that is for one packet.
 pub const HOPS: u32 = 4_096;
+/// Random words that [`hash`] takes.
+pub const SEEDS: usize = 5;
 /// One in so many flows that find their set full of fresh entries takes another's place all the same.
 const RARELY: u32 = 16;
 
@@ -38,14 +40,11 @@ pub trait Slots {
     fn trust(&self) -> u32;
 }
 
-/// Random words that [`hash`] takes.
-pub const SEEDS: usize = 5;
-
 /// Spreads flows over sets. `seed` gives one of [`SEEDS`] random words, which keep others from choosing flows that meet in
 /// one.
 ///
-/// The sum of products is the hash NH (Black et al., CRYPTO '99; RFC 4418, section 5.2): whatever two keys differ in, one
-/// seed in 2^32 gives them the same sum. Simpler ones do not do. Clients count their ports up and services their addresses,
+/// The sum of products is the hash NH (Black et al., CRYPTO '99; RFC 4418, section 5.2): whatever addresses, ports, device and
+/// form two keys differ in, one seed in 2^32 gives them the same sum. Simpler ones do not do. Clients count their ports up and services their addresses,
 /// and where words are multiplied by one number, one after the other, what they differ in meets in the upper bits and
 /// cancels out there.
 #[inline(always)]

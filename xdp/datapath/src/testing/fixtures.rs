@@ -48,6 +48,8 @@ pub mod port {
     pub const UNSERVED: u16 = 90;
     /// All backends, each client stays with its own for an hour: that of the first fixture of its family.
     pub const STICKY: u16 = 91;
+    /// The same, of a larger table.
+    pub const STICKY_LARGER: u16 = 95;
     /// The first backend, for the client alone.
     pub const RESTRICTED: u16 = 92;
     /// There would be nothing to reach anyway.
@@ -95,7 +97,6 @@ fn fill(tables: &mut MemoryTables, family: &Family) {
     let first = ids[0] * TABLES;
     let [plain, inside, third, spread, sticky, no_slots, empty_slots, emptied, torn, gone, none] =
         std::array::from_fn(|i| first + i as u32);
-    // Both kinds of tables have each kind of content.
     tables.put_table(plain, &[ids[0]; SMALL_SLOTS as usize]);
     tables.put_table(inside, &[ids[1]; 5]);
     tables.put_table(third, &[ids[2]; 5]);
@@ -127,6 +128,7 @@ fn fill(tables: &mut MemoryTables, family: &Family) {
         (port::MASQUERADED, all(choice(plain, MASQUERADE))),
         (port::SPREAD, all(choice(spread, 0))),
         (port::STICKY, Frontend { affinity: 3_600, ..all(choice(sticky, 0)) }),
+        (port::STICKY_LARGER, Frontend { affinity: 3_600, ..all(choice(spread, 0)) }),
         (port::RESTRICTED, restricted(all(choice(plain, 0)))),
         (port::RESTRICTED_REFUSED, restricted(all(choice(0, REFUSE)))),
         (port::REFUSED, all(choice(0, REFUSE))),
@@ -258,6 +260,7 @@ impl Cases<'_> {
             ("external IP on a node address", node, port::PLAIN, forward(ids[0])),
             ("backend directly", backends[0], 8_080, none),
             ("VIP, session affinity", vip, port::STICKY, forward(self.sticky())),
+            ("VIP, session affinity, larger table", vip, port::STICKY_LARGER, forward(ids[1])),
             ("VIP, from within the source ranges", vip, port::RESTRICTED, forward(ids[0])),
             ("VIP, from within the source ranges, refused", vip, port::RESTRICTED_REFUSED, REJECT),
             ("cluster IP", cluster_ip, port::PLAIN, forward(ids[0])),

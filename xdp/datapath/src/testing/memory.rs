@@ -3,9 +3,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     abi::{
-        Addr, Affinity, Backend, CHUNK_WORDS, Chunk, Frontend, FrontendKey, Prefix, SMALL_SLOTS, Slot,
-        Source, SourceRange,
+        Addr, Affinity, Backend, CHUNK_WORDS, Chunk, Frontend, FrontendKey, Prefix, Slot, Source, SourceRange,
     },
+    maglev::is_small,
     tables::{Table, Tables},
 };
 
@@ -49,10 +49,6 @@ impl MemoryTables {
         });
         self.tables.insert(id, chunks.collect());
     }
-}
-
-fn is_small(chunks: &[Chunk]) -> bool {
-    chunks.first().is_some_and(|chunk| chunk.0[0] == SMALL_SLOTS)
 }
 
 /// Whether the leading bits of two addresses are the same.
