@@ -239,7 +239,7 @@ fn learn(ctx: &XdpContext) -> u32 {
     } else if known != NONE {
         known
     } else if question.cached != 0 {
-        let admitted = cache::admit(&flows, v4, question.hash, flow.checked, Gate::turn());
+        let admitted = cache::admit(&flows, question.hash, flow.checked, Gate::turn());
         admitted.unwrap_or(flows.spare())
     } else {
         flows.spare()

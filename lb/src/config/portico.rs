@@ -60,7 +60,7 @@ static FIELDS: &[Field] = &[
         kind: Kind::Int(-1, 1 << 22),
         default: Absent(Fixed::Int(-1)),
         used: Honoured(
-            "How many established flows the fast path remembers on each CPU, 96 bytes each; 0: none [default: by the \
+            "How many established flows the fast path remembers on each CPU, 128 bytes each; 0: none [default: by the \
              number of CPUs]",
         ),
     },

@@ -11,7 +11,7 @@ use aya::{
 };
 use datapath::{
     abi::{ConntrackLayout, map},
-    forward::cache::{HOPS, LEAST, SEEDS, SPARE},
+    forward::cache::{HOPS, SEEDS, SPARE, WAYS},
     guard::{self, overload::ANSWERS},
 };
 use zerocopy::IntoBytes as _;
@@ -127,13 +127,13 @@ pub struct FlowCache {
 }
 
 impl FlowCache {
-    /// Flows of all CPUs together by default, 32 MiB and half of it for IPv6 addresses.
+    /// Flows of all CPUs together by default, 32 MiB and as much for IPv6 addresses.
     const ALL: u32 = 524_288;
 
     /// Room for at least so many flows on each CPU.
     #[must_use]
     pub fn of(flows: u32) -> Self {
-        Self { flows: if flows == 0 { 0 } else { flows.next_power_of_two().max(LEAST) } }
+        Self { flows: if flows == 0 { 0 } else { flows.next_power_of_two().max(WAYS) } }
     }
 }
 
@@ -278,7 +278,7 @@ fn load_xdp(pins: &PinDir, features: Features) -> Result<(Ebpf, Option<Error>), 
         loader.override_global("GUARD", &guard, true);
         loader.override_global("ANSWERS", &answers, true);
         loader.map_max_entries(map::FLOWS, cpus * (flows + SPARE));
-        loader.map_max_entries(map::FLOW_ADDRESSES, cpus * (flows + SPARE) / 2);
+        loader.map_max_entries(map::FLOW_ADDRESSES, cpus * (flows + SPARE));
         loader.map_max_entries(map::NEXT_HOPS, cpus * (HOPS + 1));
     })?;
     // They are no truth to be kept, and may have another size than the last ones.

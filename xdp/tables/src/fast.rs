@@ -11,7 +11,7 @@ use datapath::{
         Counter, Flow, FlowAddresses, Hook, Hop, Input, InputKey, Line, MAX_LINKS, MAX_TRAFFIC, Output,
         Traffic, TrafficKey,
     },
-    forward::cache::{HOPS, LEAST, SEEDS, SPARE, Slots},
+    forward::cache::{HOPS, SEEDS, SPARE, Slots, WAYS},
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -120,10 +120,9 @@ impl Gate {
         self.shut == 0 || Self::is_sample(hash)
     }
 
-    /// Sets of IPv6 flows are as large as two others, so that no smaller part of the cache is all that some flows have.
     #[inline(always)]
     const fn is_sample(hash: u32) -> bool {
-        (hash / LEAST) & (Self::SAMPLE - 1) == 0
+        (hash / WAYS) & (Self::SAMPLE - 1) == 0
     }
 
     /// Takes down whether the cache helped.
@@ -202,7 +201,7 @@ impl Slots for Fast {
 
     #[inline(always)]
     fn addresses(&self, index: u32) -> Option<*mut FlowAddresses> {
-        FLOW_ADDRESSES.get_ptr_mut((self.cpu * (self.each + SPARE) + index) / 2)
+        FLOW_ADDRESSES.get_ptr_mut(self.cpu * (self.each + SPARE) + index)
     }
 
     #[inline(always)]

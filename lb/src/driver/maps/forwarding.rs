@@ -174,7 +174,7 @@ impl Flows {
         let addresses = self.addresses.values::<FlowAddresses>()?;
         let unsettled = |(index, line): (usize, Line)| {
             let v6 = line.key.form() & V6_FLOW != 0;
-            let long = if v6 { Some(addresses.get(index / 2)?) } else { None };
+            let long = if v6 { Some(addresses.get(index)?) } else { None };
             // The place may have become another flow's meanwhile.
             let same = !v6 || lines.get(index)?.key == line.key;
             same.then(|| Unsettled {

@@ -203,7 +203,7 @@ pub struct Line {
     pub transport_delta: u16,
 }
 
-/// What does not fit in the [`Line`] of an IPv6 flow. Every second line has such a place.
+/// What does not fit in the [`Line`] of an IPv6 flow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 pub struct FlowAddresses {

@@ -103,7 +103,7 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// `Line`, an array with a part for each CPU: what was last learned of established flows.
     pub const FLOWS: &str = "FLOWS";
-    /// `FlowAddresses`, an array with one element for two of `FLOWS`: those of IPv6 flows.
+    /// `FlowAddresses`, an array as long as `FLOWS`: those of IPv6 flows.
     pub const FLOW_ADDRESSES: &str = "FLOW_ADDRESSES";
     /// `Hop`, an array with a part for each CPU: where they go next.
     pub const NEXT_HOPS: &str = "NEXT_HOPS";

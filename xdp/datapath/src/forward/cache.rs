@@ -5,8 +5,8 @@
 //! line of memory. What was looked up within the last second is not thrown out for others (but one time in [`RARELY`]):
 //! with more busy flows than places, those that have one keep it.
 //!
-//! A line has room for IPv4 addresses. An IPv6 flow takes every second place only, and its addresses lie elsewhere. How
-//! packets leave is the same for many flows, and lies in [`HOPS`] places that they share.
+//! A line has room for IPv4 addresses; those of an IPv6 flow lie elsewhere, under the same index. How packets leave is the
+//! same for many flows, and lies in [`HOPS`] places that they share.
 
 use super::{arrival::v4_words, verdict};
 use crate::abi::{
@@ -15,10 +15,8 @@ use crate::abi::{
 
 /// Places a flow may be in.
 pub const WAYS: u32 = 8;
-/// The least number of places: the sets of IPv6 flows are as large as two others.
-pub const LEAST: u32 = 2 * WAYS;
-/// Lines on each CPU besides: one for a flow that gets no place, and one that makes their number even.
-pub const SPARE: u32 = 2;
+/// Lines on each CPU besides: for a flow that gets no place.
+pub const SPARE: u32 = 1;
 /// Places for next hops on each CPU, a power of two; and behind them one that is for one packet.
 pub const HOPS: u32 = 4_096;
 /// Random words that [`hash`] takes.
@@ -30,11 +28,11 @@ const RARELY: u32 = 16;
 pub trait Slots {
     /// One of its places.
     fn line(&self, index: u32) -> Option<*mut Line>;
-    /// Where the addresses of an IPv6 flow in this place lie, which is an even one.
+    /// Where the addresses of an IPv6 flow in this place lie.
     fn addresses(&self, index: u32) -> Option<*mut FlowAddresses>;
     /// A next hop, of [`HOPS`] and one.
     fn hop(&self, index: u32) -> Option<*mut Hop>;
-    /// How many places there are, a power of two and at least [`LEAST`].
+    /// How many places there are, a power of two and at least [`WAYS`].
     fn count(&self) -> u32;
     /// For how many jiffies an entry is trusted.
     fn trust(&self) -> u32;
@@ -74,9 +72,8 @@ pub fn hash(key: &FlowKey, v4: bool, seed: impl Fn(usize) -> u64) -> u32 {
 
 /// The places of a flow, the preferred one first.
 #[inline(always)]
-const fn place(hash: u32, way: u32, v4: bool, count: u32) -> u32 {
-    let index = if v4 { hash ^ way } else { (hash ^ (way * 2)) & !1 };
-    index & (count - 1)
+const fn place(hash: u32, way: u32, count: u32) -> u32 {
+    (hash ^ way) & (count - 1)
 }
 
 /// The place of a flow that has one, fresh or not, and which it is.
@@ -84,7 +81,7 @@ const fn place(hash: u32, way: u32, v4: bool, count: u32) -> u32 {
 pub fn find<S: Slots>(slots: &S, key: &FlowKey, v4: bool, hash: u32) -> Option<(u32, *mut Line)> {
     let short = LineKey::new(key, v4);
     for way in 0..WAYS {
-        let index = place(hash, way, v4, slots.count());
+        let index = place(hash, way, slots.count());
         let line = slots.line(index)?;
         // SAFETY: the place is this CPU's own, and nothing else refers to it now.
         let found = unsafe { &(*line).key };
@@ -114,16 +111,16 @@ pub const fn is_fresh(checked: u32, now: u32, trust: u32) -> bool {
 
 /// A place for a flow that has none; whose it was is for the caller to see. None if all are in use.
 #[inline(always)]
-pub fn admit<S: Slots>(slots: &S, v4: bool, hash: u32, now: u32, chance: u32) -> Option<u32> {
+pub fn admit<S: Slots>(slots: &S, hash: u32, now: u32, chance: u32) -> Option<u32> {
     for way in 0..WAYS {
-        let index = place(hash, way, v4, slots.count());
+        let index = place(hash, way, slots.count());
         // SAFETY: as above.
         if !is_fresh(unsafe { (*slots.line(index)?).checked }, now, slots.trust()) {
             return Some(index);
         }
     }
     if chance.is_multiple_of(RARELY) {
-        Some(place(hash, (chance / RARELY) % WAYS, v4, slots.count()))
+        Some(place(hash, (chance / RARELY) % WAYS, slots.count()))
     } else {
         None
     }
