@@ -349,13 +349,15 @@ fn packets_are_counted_for_their_backends_whatever_becomes_of_their_places() {
 fn datagrams_of_no_flow_take_no_place_from_flows() {
     in_a_gateway(|gateway, rig| {
         gateway.link(rig, 0, gateway.output(0));
-        let [client, vip, backend] = ends(false);
+        let [first, vip, backend] = ends(false);
         let layers = |from, to| Layers::new(UDP, from, to);
-        let good = frame(layers(client, vip), ANYONE, None, 64);
-        // A verdict is trusted for a second; a busy machine may take longer.
+        // A verdict is trusted for a second; a busy machine may take longer. Then it is another flow's turn, of which nothing
+        // is known from before.
         let in_time = (0..20).any(|round| {
+            let client = SocketAddr::new(first.ip(), first.port() + round);
+            let good = frame(layers(client, vip), ANYONE, None, 64);
             if round > 0 {
-                establish(rig, UDP, ends(false));
+                establish(rig, UDP, [client, vip, backend]);
             }
             let began = Instant::now();
             assert_eq!(run(rig, FAST_PROGRAMS[0], &good).0, XDP_REDIRECT);
