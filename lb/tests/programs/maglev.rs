@@ -24,12 +24,17 @@ fn table(slots: u32, backend: u32) -> Vec<Chunk> {
     memory.tables.remove(&1).unwrap()
 }
 
+/// The table that the first fixture is decided with.
+fn plain(rig: &Rig) -> u32 {
+    let key = FrontendKey::new(Family::ALL[0].vip.into(), port::PLAIN.to_be_bytes(), TCP);
+    rig.maps.frontends.get(&key).unwrap().unwrap().outside.table
+}
+
 #[test]
 fn a_table_that_grows_and_shrinks_is_there_all_the_while() {
     let mut rig = Rig::new();
     let family = &Family::ALL[0];
-    let key = FrontendKey::new(family.vip.into(), port::PLAIN.to_be_bytes(), TCP);
-    let id = rig.maps.frontends.get(&key).unwrap().unwrap().outside.table;
+    let id = plain(&rig);
     let [backend, ..] = family.ids;
     let packet = &fixtures()[0];
     assert_eq!(packet.expected.label.0, backend, "{}", packet.name);
@@ -68,8 +73,7 @@ fn a_table_that_grows_and_shrinks_is_there_all_the_while() {
 fn a_table_of_any_size_can_be_deleted_and_put_again() {
     let mut rig = Rig::new();
     let family = &Family::ALL[0];
-    let key = FrontendKey::new(family.vip.into(), port::PLAIN.to_be_bytes(), TCP);
-    let id = rig.maps.frontends.get(&key).unwrap().unwrap().outside.table;
+    let id = plain(&rig);
     let packet = &fixtures()[0];
     let all = rig.maps.maglev.load().unwrap().len();
     for slots in [SMALL_SLOTS, 3_947] {
@@ -97,8 +101,7 @@ fn a_table_of_any_size_can_be_deleted_and_put_again() {
 fn a_table_that_is_there_twice_is_put_and_deleted_as_one() {
     let mut rig = Rig::new();
     let [first, second, third] = Family::ALL[0].ids;
-    let key = FrontendKey::new(Family::ALL[0].vip.into(), port::PLAIN.to_be_bytes(), TCP);
-    let id = rig.maps.frontends.get(&key).unwrap().unwrap().outside.table;
+    let id = plain(&rig);
     let packet = &fixtures()[0];
     let pin = rig.pins.0.maps().join(map::MAGLEV);
     let twice = |rig: &Rig| {
