@@ -182,8 +182,8 @@ fn note(extent: &Extent, generator: &Generator) -> String {
     let mut text = format!(
         "Median (lowest..highest) of {} turns of {} ms each ({} ms with the cache; 3 turns with a million flows), taken in \
          rounds; one CPU makes, forwards and drops the packets. Made by {}. Ratio: bare XDP_REDIRECT of the same round by \
-         this, so 1 is as fast. Above XDP_DROP: what is left when making and dropping a packet is subtracted. Times are of the CPU: what other \
-         processes took of it is not counted. Loop: the calibrating loop, by its fastest run.",
+         this, so 1 is as fast. Above XDP_DROP: what is left when making and dropping a packet is subtracted. Times are of \
+         the CPU: what other processes took of it is not counted. Loop: the calibrating loop, by its fastest run.",
         extent.rounds,
         extent.turn.as_millis(),
         Variant::FastPath.turn(extent.turn).as_millis(),
