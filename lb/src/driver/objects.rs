@@ -14,6 +14,7 @@ use datapath::{
     forward::cache::{HOPS, SEEDS, SPARE, WAYS},
     guard::{self, overload::ANSWERS},
 };
+use nix::sys::signal::{SigSet, SigmaskHow};
 use zerocopy::IntoBytes as _;
 
 use super::{
@@ -87,6 +88,8 @@ pub enum Error {
     Unpin { map: &'static str, source: io::Error },
     #[error("cannot draw a random seed")]
     Random(#[source] io::Error),
+    #[error("cannot hold back the signals of this thread")]
+    Signals(#[source] nix::Error),
     #[error("the kernel does not accept program {program}")]
     Program { program: &'static str, source: ProgramError },
 }
@@ -163,6 +166,7 @@ impl Objects {
     /// As [`Objects::load`].
     pub fn load_with(pins: &PinDir, features: Features) -> Result<Self, Error> {
         let namespace = host::namespace_cookie().map_err(Error::Namespace)?;
+        let _undisturbed = Undisturbed::begin().map_err(Error::Signals)?;
         let (xdp, no_fast) = load_xdp(pins, features)?;
         let mut objects = Self {
             xdp,
@@ -240,6 +244,25 @@ impl Objects {
     /// There is none of that name.
     pub fn socket(&mut self, program: &'static str) -> Result<&mut CgroupSockAddr, Error> {
         find(&mut self.sockops, "sockops", program)
+    }
+}
+
+/// Holds back the signals of this thread while it lives: the verifier gives up as soon as there is one to take (`do_check`,
+/// `EAGAIN`), such as that of a child that ended, and aya tries twice only.
+struct Undisturbed {
+    before: SigSet,
+}
+
+impl Undisturbed {
+    fn begin() -> nix::Result<Self> {
+        Ok(Self { before: SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)? })
+    }
+}
+
+impl Drop for Undisturbed {
+    fn drop(&mut self) {
+        // It was this thread's mask before, so it is a valid one.
+        let _ = self.before.thread_set_mask();
     }
 }
 

@@ -1,7 +1,18 @@
 //! The verifier accepts the programs, at a bounded cost, and a second load goes on with the maps of the first.
 
+use std::{
+    ffi::c_int,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
 use aya::programs::ProgramInfo;
 use datapath::testing::fixtures;
+use nix::sys::{
+    pthread::{pthread_kill, pthread_self},
+    signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+};
 use portico::driver::{
     maps::Maps,
     objects::{
@@ -102,4 +113,35 @@ fn a_second_load_adopts_the_pinned_maps() {
     assert_eq!(contents(&maps), before);
     let mut rig = Rig { objects, maps, pins };
     assert_eq!(rig.xdp(&fixture.frame).unwrap(), first, "the new program uses the old maps");
+}
+
+/// The daemon's threads get one whenever a child ends.
+#[test]
+fn signals_do_not_keep_programs_from_being_loaded() {
+    extern "C" fn ignore(_: c_int) {}
+    let action = SigAction::new(SigHandler::Handler(ignore), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+    let pins = Pins::new();
+    let loader = pthread_self();
+    let loaded = AtomicBool::new(false);
+    let (outcome, sent) = thread::scope(|scope| {
+        let disturber = scope.spawn(|| {
+            let mut sent = 0;
+            while !loaded.load(Ordering::Relaxed) {
+                pthread_kill(loader, Signal::SIGUSR1).unwrap();
+                sent += 1;
+                // Signals that come faster leave the loader no time at all where they are not held back.
+                thread::sleep(Duration::from_millis(1));
+            }
+            sent
+        });
+        let outcome = Objects::load(&pins.0);
+        loaded.store(true, Ordering::Relaxed);
+        (outcome, disturber.join().unwrap())
+    });
+    outcome.unwrap().fast().unwrap();
+    assert!(sent > 10, "{sent} signals");
+    let mask = SigSet::thread_get_mask().unwrap();
+    assert!(!mask.contains(Signal::SIGUSR1), "they are taken again");
 }
