@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use datapath::{
     abi::{
-        Counter, FORWARD, Flow, FlowAddresses, FlowKey, Hook, Line, LineKey, PARTIAL, PASS, REPLY, TRANSMIT,
+        Counter, FORWARD, Flow, FlowAddresses, FlowKey, Hook, Line, PARTIAL, PASS, REPLY, TRANSMIT,
         TrafficKey, UNROUTABLE, V6_FLOW, split,
     },
     forward::{
@@ -308,16 +308,10 @@ fn end(index: u32) {
     forget(index);
 }
 
-/// Makes a place nobody's and free: no device has index zero.
+/// Makes a place nobody's and free.
 #[inline(always)]
 fn forget(index: u32) {
-    let flows = Fast::this();
-    if let Some(line) = flows.line(index) {
-        // SAFETY: this CPU's own.
-        let line = unsafe { &mut *line };
-        line.key = LineKey::default();
-        line.checked = jiffies().wrapping_sub(flows.trust());
-    }
+    cache::forget(&Fast::this(), index, jiffies());
 }
 
 /// The addresses of an IPv6 flow.

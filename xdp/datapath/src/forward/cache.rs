@@ -77,6 +77,9 @@ const fn place(hash: u32, way: u32, count: u32) -> u32 {
 }
 
 /// The place of a flow that has one, fresh or not, and which it is.
+///
+/// Places are given away in the order in which they are looked at, and none becomes [`LineKey::NOBODY`] again, so behind such
+/// a one there is nothing.
 #[inline(always)]
 pub fn find<S: Slots>(slots: &S, key: &FlowKey, v4: bool, hash: u32) -> Option<(u32, *mut Line)> {
     let short = LineKey::new(key, v4);
@@ -88,6 +91,9 @@ pub fn find<S: Slots>(slots: &S, key: &FlowKey, v4: bool, hash: u32) -> Option<(
         let same = (found.addrs ^ short.addrs) | (found.ends ^ short.ends) | (found.link ^ short.link) == 0;
         if same && (v4 || has_addresses(slots, index, key)) {
             return Some((index, line));
+        }
+        if found.ends == LineKey::NOBODY.ends {
+            return None;
         }
     }
     None
@@ -115,7 +121,8 @@ pub fn admit<S: Slots>(slots: &S, hash: u32, now: u32, chance: u32) -> Option<u3
     for way in 0..WAYS {
         let index = place(hash, way, slots.count());
         // SAFETY: as above.
-        if !is_fresh(unsafe { (*slots.line(index)?).checked }, now, slots.trust()) {
+        let line = unsafe { &*slots.line(index)? };
+        if line.key.ends == LineKey::NOBODY.ends || !is_fresh(line.checked, now, slots.trust()) {
             return Some(index);
         }
     }
@@ -188,6 +195,17 @@ pub fn put<S: Slots>(slots: &S, flow: &Flow, hop: u32, index: u32) {
         addresses.key_dst = flow.key.dst;
         addresses.src = flow.src;
         addresses.dst = flow.dst;
+    }
+}
+
+/// Makes a place nobody's and free.
+#[inline(always)]
+pub fn forget<S: Slots>(slots: &S, index: u32, now: u32) {
+    if let Some(line) = slots.line(index) {
+        // SAFETY: as above.
+        let line = unsafe { &mut *line };
+        line.key = LineKey::GONE;
+        line.checked = now.wrapping_sub(slots.trust());
     }
 }
 

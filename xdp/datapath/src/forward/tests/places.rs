@@ -1,7 +1,7 @@
 //! Which flows have a place, and whose it is.
 
 use core::{
-    cell::UnsafeCell,
+    cell::{Cell, UnsafeCell},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -19,6 +19,8 @@ pub(super) struct Memory {
     lines: Vec<UnsafeCell<Line>>,
     addresses: Vec<UnsafeCell<FlowAddresses>>,
     hops: Vec<UnsafeCell<Hop>>,
+    /// How many lines were looked at.
+    looks: Cell<u32>,
 }
 
 fn cells<T: Default>(count: usize) -> Vec<UnsafeCell<T>> {
@@ -27,6 +29,7 @@ fn cells<T: Default>(count: usize) -> Vec<UnsafeCell<T>> {
 
 impl Slots for Memory {
     fn line(&self, index: u32) -> Option<*mut Line> {
+        self.looks.set(self.looks.get() + 1);
         self.lines.get(index as usize).map(UnsafeCell::get)
     }
 
@@ -49,7 +52,8 @@ impl Slots for Memory {
 
 impl Memory {
     pub(super) fn new() -> Self {
-        Self { lines: cells(COUNT), addresses: cells(COUNT), hops: cells(HOPS as usize + 1) }
+        let (lines, addresses, hops) = (cells(COUNT), cells(COUNT), cells(HOPS as usize + 1));
+        Self { lines, addresses, hops, looks: Cell::default() }
     }
 
     pub(super) fn put(&self, flow: &Flow, now: u32, chance: u32) -> Option<u32> {
@@ -128,6 +132,31 @@ fn a_flow_has_as_many_places_as_there_are_ways_and_all_are_looked_at() {
         let placed: Vec<u32> = set.iter().copied().filter(|n| put(&memory, key(v6, *n), 10_000, 1)).collect();
         assert_eq!(placed.len(), WAYS as usize);
         assert!(placed.iter().all(|n| memory.find(&key(v6, *n)).is_some()));
+    }
+}
+
+/// Each line is a wait for memory, and the first datagram of every flow looks for one that is not there.
+#[test]
+fn where_no_flow_ever_was_no_further_place_is_looked_at() {
+    for v6 in [false, true] {
+        let memory = Memory::new();
+        let looks = |n: u32| {
+            memory.looks.set(0);
+            (memory.find(&key(v6, n)).is_some(), memory.looks.get())
+        };
+        assert_eq!(looks(1), (false, 1));
+        let place = hash(&key(v6, 1)) & (COUNT as u32 - 1);
+        let alike: Vec<u32> =
+            (2..100_000).filter(|n| hash(&key(v6, *n)) & (COUNT as u32 - 1) == place).take(3).collect();
+        assert!(alike.iter().all(|n| put(&memory, key(v6, *n), 10_000, 1)));
+        assert_eq!(looks(1), (false, 4));
+        cache::forget(&memory, place, 10_000);
+        assert_eq!(alike.iter().map(|n| looks(*n)).collect::<Vec<_>>(), [(false, 4), (true, 2), (true, 3)]);
+        assert!(put(&memory, key(v6, 1), 10_000, 1), "it is free");
+        assert_eq!(looks(1), (true, 1));
+        let memory = Memory::new();
+        assert!(put(&memory, key(v6, 1), TRUST / 2, 1), "soon after jiffies wrapped");
+        assert!(memory.find(&key(v6, 1)).is_some(), "where nobody ever was");
     }
 }
 
@@ -210,7 +239,8 @@ fn keys_differ_in_each_of_their_parts() {
         ];
         assert!(others.iter().all(|other| LineKey::new(&base, !v6) != LineKey::new(other, !v6)));
         assert_ne!(LineKey::new(&base, true), LineKey::new(&base, false));
-        assert_ne!(LineKey::new(&base, !v6), LineKey::default(), "nobody's");
+        let nobodys = [LineKey::NOBODY, LineKey::GONE];
+        assert!(!nobodys.contains(&LineKey::new(&FlowKey { ports: 1, ..base }, !v6)));
     }
 }
 
