@@ -2,7 +2,7 @@
 
 use std::{
     fmt, fs,
-    process::Command,
+    process::{Command, Output},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -24,6 +24,9 @@ pub(crate) struct Host {
     pinned_to: usize,
     memory_mb: u64,
     nft: String,
+    /// Empty where it is not installed.
+    #[serde(default)]
+    iptables: String,
     /// Seconds since 1970.
     time: u64,
     load_before: String,
@@ -40,6 +43,8 @@ impl Host {
         };
         let kib = field(&meminfo, "MemTotal").and_then(|v| v.split(' ').next()?.parse::<u64>().ok());
         let nft = Command::new("nft").arg("--version").output().context("cannot run nft")?;
+        let iptables = Command::new("iptables-nft").arg("--version").output();
+        let line = |output: &Output| String::from_utf8_lossy(&output.stdout).trim().to_owned();
         Ok(Self {
             kernel: system.release().to_string_lossy().into_owned(),
             machine: system.machine().to_string_lossy().into_owned(),
@@ -47,7 +52,8 @@ impl Host {
             cpus: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
             pinned_to,
             memory_mb: kib.unwrap_or(0) >> 10,
-            nft: String::from_utf8_lossy(&nft.stdout).trim().to_owned(),
+            nft: line(&nft),
+            iptables: iptables.as_ref().map(line).unwrap_or_default(),
             time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             load_before: load(),
         })
@@ -77,8 +83,10 @@ impl Host {
         load(&self.load_before).max(load(load_after)) > self.cpus as f64
     }
 
-    pub(crate) fn nft(&self) -> &str {
-        &self.nft
+    /// The packet filters' own commands.
+    pub(crate) fn filters(&self) -> String {
+        let all = [&self.nft, &self.iptables];
+        all.into_iter().filter(|version| !version.is_empty()).cloned().collect::<Vec<_>>().join("; ")
     }
 
     /// Names and values.
@@ -98,10 +106,11 @@ impl Host {
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kernel, machine, cpu, cpus, pinned_to, memory_mb, nft, load_before, .. } = self;
+        let Self { kernel, machine, cpu, cpus, pinned_to, memory_mb, load_before, .. } = self;
+        let filters = self.filters();
         write!(
             f,
-            "Linux {kernel} {machine}, {cpus} x {cpu}, {memory_mb} MB, {nft}; pinned to CPU {pinned_to}; load \
+            "Linux {kernel} {machine}, {cpus} x {cpu}, {memory_mb} MB, {filters}; pinned to CPU {pinned_to}; load \
              average before the run {load_before}"
         )
     }

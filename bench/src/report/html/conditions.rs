@@ -51,7 +51,7 @@ pub(super) fn section(report: &Report) -> Markup {
                 }
                 div {
                     dt { "Versions" }
-                    dd { (host.nft()) @for version in &conditions.versions { "; " (version) } }
+                    dd { (host.filters()) @for version in &conditions.versions { "; " (version) } }
                 }
                 div {
                     dt { "Settings" }
