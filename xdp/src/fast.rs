@@ -189,7 +189,7 @@ fn send(
     } else {
         device(line.device).ok_or(Some(Counter::Unroutable))?
     };
-    rewrite::apply(frame, arrival, &Translation::cached(line, hop, long)).map_err(Some)?;
+    rewrite::apply(frame, arrival, &Translation { line, hop, long }).map_err(Some)?;
     // SAFETY: as above, and `line` is not used any more.
     let bytes = unsafe {
         (*place).packets += 1;

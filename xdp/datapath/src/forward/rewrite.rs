@@ -2,41 +2,20 @@
 
 use super::{
     arrival::{Arrival, ONE_TAG, UNTAGGED},
-    cache::addresses,
     verdict::pseudo,
     wire::{Words as _, WordsMut as _, fold},
 };
-use crate::abi::{Counter, FlowAddresses, Hop, Line, TAGGED, UDP_FLOW, Words};
+use crate::abi::{Counter, FlowAddresses, Hop, Line, TAGGED, UDP_FLOW};
 
-/// What is written into a packet.
+/// What is written into a packet: what the cache has of its flow.
 #[derive(Clone, Copy, Debug)]
-pub struct Translation {
-    /// As [`crate::abi::Flow::src`].
-    pub src: Words,
-    /// As [`crate::abi::Flow::dst`].
-    pub dst: Words,
-    /// As [`crate::abi::Flow::ports`].
-    pub ports: u32,
-    /// As [`crate::abi::Flow::macs`].
-    pub macs: [u32; 3],
-    /// As [`crate::abi::Flow::vid`].
-    pub vid: u16,
-    /// As [`crate::abi::Flow::network_delta`].
-    pub network_delta: u16,
-    /// As [`crate::abi::Flow::transport_delta`].
-    pub transport_delta: u16,
-}
-
-impl Translation {
-    /// Of a flow in the cache. For IPv6 it takes the addresses.
-    #[inline(always)]
-    #[must_use]
-    pub fn cached(line: &Line, hop: &Hop, long: Option<&FlowAddresses>) -> Self {
-        let FlowAddresses { src, dst, .. } = addresses(line, long);
-        let Line { ports, network_delta, transport_delta, .. } = *line;
-        let Hop { macs, vid, .. } = *hop;
-        Self { src, dst, ports, macs, vid, network_delta, transport_delta }
-    }
+pub struct Translation<'a> {
+    /// Ports, sums, and IPv4 addresses.
+    pub line: &'a Line,
+    /// Ethernet addresses and VLAN.
+    pub hop: &'a Hop,
+    /// IPv6 addresses; none for IPv4.
+    pub long: Option<&'a FlowAddresses>,
 }
 
 /// Write access to a packet.
@@ -77,7 +56,7 @@ pub fn is_partial<F: FrameMut>(frame: &F, arrival: &Arrival) -> bool {
 ///
 /// A header does not fit the packet, which is then as it was.
 #[inline(always)]
-pub fn apply<F: FrameMut>(frame: &F, arrival: &Arrival, to: &Translation) -> Result<(), Counter> {
+pub fn apply<F: FrameMut>(frame: &F, arrival: &Arrival, to: &Translation<'_>) -> Result<(), Counter> {
     // All windows first, so that nothing is changed unless everything is.
     let udp = arrival.key.form() & UDP_FLOW != 0;
     let ethernet = frame.window_mut::<UNTAGGED>(0).ok_or(Counter::Irregular)?;
@@ -90,37 +69,38 @@ pub fn apply<F: FrameMut>(frame: &F, arrival: &Arrival, to: &Translation) -> Res
         let network = frame.window_mut::<20>(arrival.network).ok_or(Counter::Irregular)?;
         transport(frame, arrival, to, udp)?;
         // SAFETY: the window was checked, and windows do not overlap.
-        ipv4(unsafe { &mut *network }, to);
+        ipv4(unsafe { &mut *network }, to.line);
     } else {
         let network = frame.window_mut::<40>(arrival.network).ok_or(Counter::Irregular)?;
+        let addresses = to.long.ok_or(Counter::Irregular)?;
         transport(frame, arrival, to, udp)?;
         // SAFETY: as above.
-        ipv6(unsafe { &mut *network }, to);
+        ipv6(unsafe { &mut *network }, addresses);
     }
     // SAFETY: as above.
     let ethernet = unsafe { &mut *ethernet };
-    ethernet.set_word::<0>(to.macs[0]);
-    ethernet.set_word::<4>(to.macs[1]);
-    ethernet.set_word::<8>(to.macs[2]);
+    ethernet.set_word::<0>(to.hop.macs[0]);
+    ethernet.set_word::<4>(to.hop.macs[1]);
+    ethernet.set_word::<8>(to.hop.macs[2]);
     if let Some(tag) = tag {
         // SAFETY: as above; the part of Ethernet's window that it overlaps is not used any more.
         let tag = unsafe { &mut *tag };
         let priority = tag.half::<14>() & u16::from_ne_bytes([0xf0, 0x00]);
-        tag.set_half::<14>(priority | to.vid);
+        tag.set_half::<14>(priority | to.hop.vid);
     }
     Ok(())
 }
 
 #[inline(always)]
-fn ipv4(header: &mut [u8; 20], to: &Translation) {
-    header.set_word::<12>((to.src[1] >> 32) as u32);
-    header.set_word::<16>((to.dst[1] >> 32) as u32);
+fn ipv4(header: &mut [u8; 20], to: &Line) {
+    header.set_word::<12>(to.src);
+    header.set_word::<16>(to.dst);
     header[8] -= 1;
     header.set_half::<10>(adjust(header.half::<10>(), to.network_delta));
 }
 
 #[inline(always)]
-fn ipv6(header: &mut [u8; 40], to: &Translation) {
+fn ipv6(header: &mut [u8; 40], to: &FlowAddresses) {
     header.set_double::<8>(to.src[0]);
     header.set_double::<16>(to.src[1]);
     header.set_double::<24>(to.dst[0]);
@@ -129,24 +109,29 @@ fn ipv6(header: &mut [u8; 40], to: &Translation) {
 }
 
 #[inline(always)]
-fn transport<F: FrameMut>(frame: &F, arrival: &Arrival, to: &Translation, udp: bool) -> Result<(), Counter> {
+fn transport<F: FrameMut>(
+    frame: &F,
+    arrival: &Arrival,
+    to: &Translation<'_>,
+    udp: bool,
+) -> Result<(), Counter> {
     if udp {
         let header = frame.window_mut::<8>(arrival.transport).ok_or(Counter::Irregular)?;
         // SAFETY: the window was checked, and windows do not overlap.
         let header = unsafe { &mut *header };
-        header.set_word::<0>(to.ports);
+        header.set_word::<0>(to.line.ports);
         let check = header.half::<6>();
         // Zero is "no checksum" (RFC 768), and its own complement stands for a sum of zero.
         if check != 0 {
-            let adjusted = adjust(check, to.transport_delta);
+            let adjusted = adjust(check, to.line.transport_delta);
             header.set_half::<6>(if adjusted == 0 { !0 } else { adjusted });
         }
     } else {
         let header = frame.window_mut::<20>(arrival.transport).ok_or(Counter::Irregular)?;
         // SAFETY: as above.
         let header = unsafe { &mut *header };
-        header.set_word::<0>(to.ports);
-        header.set_half::<16>(adjust(header.half::<16>(), to.transport_delta));
+        header.set_word::<0>(to.line.ports);
+        header.set_half::<16>(adjust(header.half::<16>(), to.line.transport_delta));
     }
     Ok(())
 }

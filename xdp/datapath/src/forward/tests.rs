@@ -136,7 +136,8 @@ fn a_forwarded_packet_is_translated_with_right_checksums() {
         let (line, hop, long) = memory.read(place);
         let bytes = Bytes(UnsafeCell::new(frame));
         assert!(!rewrite::is_partial(&bytes, &arrival));
-        rewrite::apply(&bytes, &arrival, &Translation::cached(&line, &hop, long.as_ref())).unwrap();
+        rewrite::apply(&bytes, &arrival, &Translation { line: &line, hop: &hop, long: long.as_ref() })
+            .unwrap();
         let frame = bytes.0.into_inner();
         assert_eq!(frame[..12], [2, 0, 0, 0, 0, 1, 4, 0, 0, 0, 0, 2], "{protocol}");
         let (addrs, ports, now) = read(&frame);
