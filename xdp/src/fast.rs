@@ -10,7 +10,7 @@ use datapath::{
         TrafficKey, UNROUTABLE, V6_FLOW, split,
     },
     forward::{
-        arrival::{Arrival, arrival},
+        arrival::{Arrival, arrival, class},
         cache::{self, HOPS, Slots as _},
         rewrite::{self, Translation},
         verdict::{self, NextHop},
@@ -127,7 +127,7 @@ fn try_forward_known(ctx: &XdpContext, device: u32) -> Result<u32, Option<Counte
     question.known = known.map_or(NONE, |(index, _)| index);
     question.cached = cached.into();
     question.v4 = arrival.v4.into();
-    question.class = arrival.class.into();
+    question.class = class(&frame, &arrival).into();
     question.partial = rewrite::is_partial(&frame, &arrival).into();
     Ok(ASK)
 }

@@ -21,8 +21,6 @@ pub struct Arrival {
     pub transport: usize,
     /// IP header and all that follows, bytes.
     pub length: u32,
-    /// Type of service or traffic class.
-    pub class: u8,
     /// Whether it is IPv4.
     pub v4: bool,
     /// Whether it asks for a TCP connection.
@@ -40,9 +38,25 @@ impl Arrival {
     }
 }
 
+/// Type of service or traffic class of a packet; zero if it is not there any more.
+#[inline(always)]
+#[must_use]
+pub fn class<F: Frame + ?Sized>(frame: &F, arrival: &Arrival) -> u8 {
+    frame.window::<2>(arrival.network).map_or(
+        0,
+        |[first, second]| {
+            if arrival.v4 { *second } else { first << 4 | second >> 4 }
+        },
+    )
+}
+
 /// `ETHERNET_HEADER` and the header of one VLAN tag.
 pub(super) const UNTAGGED: usize = 14;
 pub(super) const ONE_TAG: usize = 18;
+/// Types of frames as words, which compare in one step.
+const ETHER_IPV4: u16 = u16::from_ne_bytes(IPV4);
+const ETHER_IPV6: u16 = u16::from_ne_bytes(IPV6);
+const ETHER_VLAN: u16 = u16::from_ne_bytes(VLAN);
 /// Lengths of headers without options.
 const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
@@ -60,7 +74,7 @@ pub fn arrival<F: Frame + ?Sized>(frame: &F, device: u32) -> Result<Arrival, Cou
     let mac = u64::from(ethernet.word::<0>()) | u64::from(ethernet.half::<4>()) << 32;
     let key = |form| FlowKey { device, link: FlowKey::link(mac, form), ..FlowKey::default() };
     let ether_type = ethernet.half::<12>();
-    if ether_type != u16::from_ne_bytes(VLAN) {
+    if ether_type != ETHER_VLAN {
         return network(frame, ether_type, UNTAGGED, key(0));
     }
     let tag = frame.window::<ONE_TAG>(0).ok_or(Counter::Malformed)?;
@@ -79,10 +93,10 @@ fn network<F: Frame + ?Sized>(
     offset: usize,
     key: FlowKey,
 ) -> Result<Arrival, Counter> {
-    match ether_type.to_ne_bytes() {
-        IPV4 => ipv4(frame, offset, key),
-        IPV6 => ipv6(frame, offset, key),
-        VLAN => Err(Counter::Irregular),
+    match ether_type {
+        ETHER_IPV4 => ipv4(frame, offset, key),
+        ETHER_IPV6 => ipv6(frame, offset, key),
+        ETHER_VLAN => Err(Counter::Irregular),
         _ => Err(Counter::NotIp),
     }
 }
@@ -105,12 +119,7 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize, mut key: FlowKey) -> Result
     key.src = v4_words(header.word::<12>());
     key.dst = v4_words(header.word::<16>());
     let total = u32::from(u16::from_be(header.half::<2>()));
-    transport(
-        frame,
-        header[9],
-        Network { offset, header: IPV4_HEADER, total, class: header[1], v4: true },
-        key,
-    )
+    transport(frame, header[9], Network { offset, header: IPV4_HEADER, total, v4: true }, key)
 }
 
 #[inline(always)]
@@ -126,8 +135,7 @@ fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize, mut key: FlowKey) -> Result
         return Err(Counter::Malformed);
     }
     let total = IPV6_HEADER + u32::from(u16::from_be(header.half::<4>()));
-    let class = header[0] << 4 | header[1] >> 4;
-    transport(frame, header[6], Network { offset, header: IPV6_HEADER, total, class, v4: false }, key)
+    transport(frame, header[6], Network { offset, header: IPV6_HEADER, total, v4: false }, key)
 }
 
 /// What is known of the IP header.
@@ -135,7 +143,6 @@ struct Network {
     offset: usize,
     header: u32,
     total: u32,
-    class: u8,
     v4: bool,
 }
 
@@ -146,7 +153,7 @@ fn transport<F: Frame + ?Sized>(
     network: Network,
     mut key: FlowKey,
 ) -> Result<Arrival, Counter> {
-    let Network { offset, header, total, class, v4 } = network;
+    let Network { offset, header, total, v4 } = network;
     // What lies in further buffers cannot be counted here; the frame may be longer by its padding.
     if frame.length() < offset + total as usize {
         return Err(Counter::Irregular);
@@ -177,5 +184,5 @@ fn transport<F: Frame + ?Sized>(
         // Extension headers among them.
         _ => return Err(Counter::OtherProtocol),
     };
-    Ok(Arrival { key, network: offset, transport: at, length: total, class, v4, opens, control })
+    Ok(Arrival { key, network: offset, transport: at, length: total, v4, opens, control })
 }
