@@ -83,7 +83,7 @@ impl Host {
         load(&self.load_before).max(load(load_after)) > self.cpus as f64
     }
 
-    /// The packet filters' own commands.
+    /// Versions of the packet filters' commands.
     pub(crate) fn filters(&self) -> String {
         let all = [&self.nft, &self.iptables];
         all.into_iter().filter(|version| !version.is_empty()).cloned().collect::<Vec<_>>().join("; ")

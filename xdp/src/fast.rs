@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use datapath::{
     abi::{
-        Counter, FORWARD, Flow, FlowAddresses, FlowKey, Hook, Line, PARTIAL, PASS, REPLY, TRANSMIT,
+        Counter, FORWARD, Flow, FlowAddresses, FlowKey, Hook, Line, LineKey, PARTIAL, PASS, REPLY, TRANSMIT,
         TrafficKey, UNROUTABLE, V6_FLOW, split,
     },
     forward::{
@@ -101,7 +101,9 @@ fn try_forward_known(ctx: &XdpContext, device: u32) -> Result<u32, Option<Counte
     // SAFETY: this CPU's own.
     let gate = unsafe { &mut *gate };
     let cached = flows.is_on() && gate.lets(hash);
-    let known = if cached { cache::find(&flows, &arrival.key, arrival.v4, hash) } else { None };
+    // What ends a flow has to find it wherever it is.
+    let is_last = |line: &Line| !arrival.control && cache::is_abandoned(line.checked, now, flows.trust());
+    let known = if cached { cache::find(&flows, &arrival.key, arrival.v4, hash, is_last) } else { None };
     if arrival.control {
         if let Some((index, _)) = known {
             end(index);
@@ -239,6 +241,11 @@ fn learn(ctx: &XdpContext) -> u32 {
     } else if known != NONE {
         known
     } else if question.cached != 0 {
+        // It may lie behind an abandoned place, and goes there.
+        if let Some((hidden, _)) = cache::find(&flows, &flow.key, v4, question.hash, |_| false) {
+            settle(hidden);
+            forget(hidden);
+        }
         let admitted = cache::admit(&flows, question.hash, flow.checked, Gate::turn());
         admitted.unwrap_or(flows.spare())
     } else {
@@ -300,7 +307,9 @@ fn end(index: u32) {
         // SAFETY: this CPU's own.
         let reverse = cache::reverse(line, unsafe { &*hop }, long(&flows, line, index));
         let v4 = line.key.form() & V6_FLOW == 0;
-        if let Some((other, _)) = cache::find(&flows, &reverse, v4, cache::hash(&reverse, v4, seed)) {
+        if let Some((other, _)) =
+            cache::find(&flows, &reverse, v4, cache::hash(&reverse, v4, seed), |_| false)
+        {
             settle(other);
             forget(other);
         }
@@ -308,10 +317,16 @@ fn end(index: u32) {
     forget(index);
 }
 
-/// Makes a place nobody's and free.
+/// Makes a place nobody's and free: no device has index zero.
 #[inline(always)]
 fn forget(index: u32) {
-    cache::forget(&Fast::this(), index, jiffies());
+    let flows = Fast::this();
+    if let Some(line) = flows.line(index) {
+        // SAFETY: this CPU's own.
+        let line = unsafe { &mut *line };
+        line.key = LineKey::default();
+        line.checked = jiffies().wrapping_sub(flows.trust());
+    }
 }
 
 /// The addresses of an IPv6 flow.

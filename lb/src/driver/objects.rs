@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Read as _},
+    marker::PhantomData,
 };
 
 use aya::{
@@ -247,15 +248,18 @@ impl Objects {
     }
 }
 
-/// Holds back the signals of this thread while it lives: the verifier gives up as soon as there is one to take (`do_check`,
-/// `EAGAIN`), such as that of a child that ended, and aya tries twice only.
+/// Holds back the signals of this thread while it lives: the verifier gives up when there is one to take (`do_check`,
+/// `EAGAIN`), and aya 0.14 tries twice only.
 struct Undisturbed {
     before: SigSet,
+    /// The mask is the thread's, so it stays there.
+    thread: PhantomData<*const ()>,
 }
 
 impl Undisturbed {
     fn begin() -> nix::Result<Self> {
-        Ok(Self { before: SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)? })
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(Self { before, thread: PhantomData })
     }
 }
 

@@ -63,7 +63,8 @@ fn a_flood_is_answered_as_time_allows_and_only_where_it_is() {
                 let before = rig.counters();
                 let deadline = Instant::now() + LONGEST;
                 let (mut answered, mut dropped) = (0, 0);
-                while dropped < 1_000 {
+                // The flood of the case before may not be over before the next tick.
+                while dropped < 1_000 || answered == 0 {
                     assert!(
                         Instant::now() < deadline,
                         "{program} {plain}: {answered} answered, {dropped} dropped"
@@ -88,7 +89,6 @@ fn a_flood_is_answered_as_time_allows_and_only_where_it_is() {
                         assert_eq!(action, expected, "{program}: an established connection");
                     }
                 }
-                assert!(answered > 0);
                 let counted = rig.counted_since(&before);
                 let count = |counter| counted.iter().filter(|one| **one == (Hook::Xdp, counter)).count();
                 assert_eq!(count(Counter::Overload), usize::from(dropped));

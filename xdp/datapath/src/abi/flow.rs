@@ -133,11 +133,6 @@ pub struct LineKey {
 }
 
 impl LineKey {
-    /// Of a place that no flow ever had: no device has index zero.
-    pub const NOBODY: Self = Self { addrs: 0, ends: 0, link: 0 };
-    /// Of a place whose flow was forgotten.
-    pub const GONE: Self = Self { addrs: 0, ends: 1, link: 0 };
-
     /// The key of a flow of this family.
     #[inline(always)]
     #[must_use]
@@ -180,7 +175,7 @@ impl LineKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, IntoBytes, FromBytes, Immutable, KnownLayout)]
 pub struct Line {
-    /// How packets arrive.
+    /// How packets arrive. All zeros: nobody's.
     pub key: LineKey,
     /// [`Flow::src`] if it is an IPv4 address: a native word of its bytes.
     pub src: u32,

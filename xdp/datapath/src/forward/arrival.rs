@@ -38,16 +38,12 @@ impl Arrival {
     }
 }
 
-/// Type of service or traffic class of a packet; zero if it is not there any more.
+/// Type of service or traffic class of a packet that arrived so; zero for a frame that is too short to have.
 #[inline(always)]
 #[must_use]
 pub fn class<F: Frame + ?Sized>(frame: &F, arrival: &Arrival) -> u8 {
-    frame.window::<2>(arrival.network).map_or(
-        0,
-        |[first, second]| {
-            if arrival.v4 { *second } else { first << 4 | second >> 4 }
-        },
-    )
+    let Some([first, second]) = frame.window::<2>(arrival.network) else { return 0 };
+    if arrival.v4 { *second } else { first << 4 | second >> 4 }
 }
 
 /// `ETHERNET_HEADER` and the header of one VLAN tag.

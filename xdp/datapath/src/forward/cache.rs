@@ -24,6 +24,9 @@ pub const SEEDS: usize = 5;
 /// One in so many flows that find their set full of fresh entries takes another's place all the same.
 const RARELY: u32 = 16;
 
+/// For so many times as long as it was trusted nobody has asked about an abandoned place.
+pub const ABANDONED: u32 = 10;
+
 /// The part of the cache that belongs to this CPU.
 pub trait Slots {
     /// One of its places.
@@ -76,23 +79,27 @@ const fn place(hash: u32, way: u32, count: u32) -> u32 {
     (hash ^ way) & (count - 1)
 }
 
-/// The place of a flow that has one, fresh or not, and which it is.
-///
-/// Places are given away in the order in which they are looked at, and none becomes [`LineKey::NOBODY`] again, so behind such
-/// a one there is nothing.
+/// The place of a flow that has one, fresh or not, and which it is. The search ends where `is_last` says so.
 #[inline(always)]
-pub fn find<S: Slots>(slots: &S, key: &FlowKey, v4: bool, hash: u32) -> Option<(u32, *mut Line)> {
+pub fn find<S: Slots>(
+    slots: &S,
+    key: &FlowKey,
+    v4: bool,
+    hash: u32,
+    is_last: impl Fn(&Line) -> bool,
+) -> Option<(u32, *mut Line)> {
     let short = LineKey::new(key, v4);
     for way in 0..WAYS {
         let index = place(hash, way, slots.count());
-        let line = slots.line(index)?;
+        let place = slots.line(index)?;
         // SAFETY: the place is this CPU's own, and nothing else refers to it now.
-        let found = unsafe { &(*line).key };
+        let line = unsafe { &*place };
+        let found = &line.key;
         let same = (found.addrs ^ short.addrs) | (found.ends ^ short.ends) | (found.link ^ short.link) == 0;
         if same && (v4 || has_addresses(slots, index, key)) {
-            return Some((index, line));
+            return Some((index, place));
         }
-        if found.ends == LineKey::NOBODY.ends {
+        if is_last(line) {
             return None;
         }
     }
@@ -115,14 +122,21 @@ pub const fn is_fresh(checked: u32, now: u32, trust: u32) -> bool {
     now.wrapping_sub(checked) < trust
 }
 
+/// Whether nobody has asked for so long that few flows will lie behind this place: flows get the first of their places that is
+/// free. Each place is a wait for memory, and the first datagram of every flow looks for one that is not there.
+#[inline(always)]
+#[must_use]
+pub const fn is_abandoned(checked: u32, now: u32, trust: u32) -> bool {
+    now.wrapping_sub(checked) >= ABANDONED * trust
+}
+
 /// A place for a flow that has none; whose it was is for the caller to see. None if all are in use.
 #[inline(always)]
 pub fn admit<S: Slots>(slots: &S, hash: u32, now: u32, chance: u32) -> Option<u32> {
     for way in 0..WAYS {
         let index = place(hash, way, slots.count());
         // SAFETY: as above.
-        let line = unsafe { &*slots.line(index)? };
-        if line.key.ends == LineKey::NOBODY.ends || !is_fresh(line.checked, now, slots.trust()) {
+        if !is_fresh(unsafe { (*slots.line(index)?).checked }, now, slots.trust()) {
             return Some(index);
         }
     }
@@ -195,17 +209,6 @@ pub fn put<S: Slots>(slots: &S, flow: &Flow, hop: u32, index: u32) {
         addresses.key_dst = flow.key.dst;
         addresses.src = flow.src;
         addresses.dst = flow.dst;
-    }
-}
-
-/// Makes a place nobody's and free.
-#[inline(always)]
-pub fn forget<S: Slots>(slots: &S, index: u32, now: u32) {
-    if let Some(line) = slots.line(index) {
-        // SAFETY: as above.
-        let line = unsafe { &mut *line };
-        line.key = LineKey::GONE;
-        line.checked = now.wrapping_sub(slots.trust());
     }
 }
 

@@ -54,7 +54,7 @@ pub fn is_partial<F: FrameMut>(frame: &F, arrival: &Arrival) -> bool {
 ///
 /// # Errors
 ///
-/// A header does not fit the packet, which is then as it was.
+/// A header does not fit the packet, or the addresses of an IPv6 flow are not given. The packet is then as it was.
 #[inline(always)]
 pub fn apply<F: FrameMut>(frame: &F, arrival: &Arrival, to: &Translation<'_>) -> Result<(), Counter> {
     // All windows first, so that nothing is changed unless everything is.

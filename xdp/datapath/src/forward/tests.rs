@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 
 use super::{
-    arrival::{Arrival, arrival},
+    arrival::{Arrival, arrival, class},
     cache,
     rewrite::{self, FrameMut, Translation},
     verdict::{self, Entry, NextHop},
@@ -122,6 +122,24 @@ fn read(frame: &[u8]) -> ([IpAddr; 2], [u16; 2], u8) {
         other => panic!("{other:?}"),
     };
     (addrs, ports, ttl)
+}
+
+/// Routes may depend on it.
+#[test]
+fn the_class_of_a_packet_is_that_of_its_header() {
+    const EXPEDITED: u8 = 0xb9;
+    for (mut frame, v6, protocol) in frames() {
+        let arrival = arrival(frame.as_slice(), DEVICE).unwrap();
+        assert_eq!(class(frame.as_slice(), &arrival), 0, "{v6} {protocol}");
+        let at = arrival.network;
+        if v6 {
+            frame[at] |= EXPEDITED >> 4;
+            frame[at + 1] |= EXPEDITED << 4;
+        } else {
+            frame[at + 1] = EXPEDITED;
+        }
+        assert_eq!(class(frame.as_slice(), &arrival), EXPEDITED, "{v6} {protocol}");
+    }
 }
 
 #[test]

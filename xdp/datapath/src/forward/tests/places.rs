@@ -8,7 +8,7 @@ use core::{
 use super::{ends, words};
 use crate::{
     abi::{Addr, Flow, FlowAddresses, FlowKey, Hop, Line, LineKey, V6_FLOW, ports},
-    forward::cache::{self, HOPS, Slots, WAYS},
+    forward::cache::{self, ABANDONED, HOPS, Slots, WAYS},
 };
 
 const COUNT: usize = 64;
@@ -64,7 +64,7 @@ impl Memory {
     }
 
     fn find(&self, key: &FlowKey) -> Option<u32> {
-        cache::find(self, key, is_v4(key), hash(key)).map(|(index, _)| index)
+        cache::find(self, key, is_v4(key), hash(key), |_| false).map(|(index, _)| index)
     }
 
     pub(super) fn read(&self, index: u32) -> (Line, Hop, Option<FlowAddresses>) {
@@ -135,28 +135,29 @@ fn a_flow_has_as_many_places_as_there_are_ways_and_all_are_looked_at() {
     }
 }
 
-/// Each line is a wait for memory, and the first datagram of every flow looks for one that is not there.
 #[test]
-fn where_no_flow_ever_was_no_further_place_is_looked_at() {
+fn behind_an_abandoned_place_no_further_one_is_looked_at() {
     for v6 in [false, true] {
         let memory = Memory::new();
-        let looks = |n: u32| {
+        let looks = |n: u32, now: u32| {
+            let key = key(v6, n);
             memory.looks.set(0);
-            (memory.find(&key(v6, n)).is_some(), memory.looks.get())
+            let is_last = |line: &Line| cache::is_abandoned(line.checked, now, TRUST);
+            let found = cache::find(&memory, &key, is_v4(&key), hash(&key), is_last);
+            (found.is_some(), memory.looks.get())
         };
-        assert_eq!(looks(1), (false, 1));
+        let now = 10_000;
+        assert_eq!(looks(1, now), (false, 1), "nobody ever was anywhere");
         let place = hash(&key(v6, 1)) & (COUNT as u32 - 1);
         let alike: Vec<u32> =
             (2..100_000).filter(|n| hash(&key(v6, *n)) & (COUNT as u32 - 1) == place).take(3).collect();
-        assert!(alike.iter().all(|n| put(&memory, key(v6, *n), 10_000, 1)));
-        assert_eq!(looks(1), (false, 4));
-        cache::forget(&memory, place, 10_000);
-        assert_eq!(alike.iter().map(|n| looks(*n)).collect::<Vec<_>>(), [(false, 4), (true, 2), (true, 3)]);
-        assert!(put(&memory, key(v6, 1), 10_000, 1), "it is free");
-        assert_eq!(looks(1), (true, 1));
-        let memory = Memory::new();
-        assert!(put(&memory, key(v6, 1), TRUST / 2, 1), "soon after jiffies wrapped");
-        assert!(memory.find(&key(v6, 1)).is_some(), "where nobody ever was");
+        assert!(alike.iter().all(|n| put(&memory, key(v6, *n), now, 1)));
+        assert_eq!(looks(1, now), (false, 4));
+        let all = |now| alike.iter().map(|n| looks(*n, now)).collect::<Vec<_>>();
+        let later = now + ABANDONED * TRUST;
+        assert_eq!(all(later - 1), [(true, 1), (true, 2), (true, 3)]);
+        assert_eq!(all(later), [(true, 1), (false, 1), (false, 1)]);
+        assert!(memory.find(&key(v6, alike[1])).is_some(), "but whoever looks everywhere finds it");
     }
 }
 
@@ -239,8 +240,7 @@ fn keys_differ_in_each_of_their_parts() {
         ];
         assert!(others.iter().all(|other| LineKey::new(&base, !v6) != LineKey::new(other, !v6)));
         assert_ne!(LineKey::new(&base, true), LineKey::new(&base, false));
-        let nobodys = [LineKey::NOBODY, LineKey::GONE];
-        assert!(!nobodys.contains(&LineKey::new(&FlowKey { ports: 1, ..base }, !v6)));
+        assert_ne!(LineKey::new(&base, !v6), LineKey::default(), "nobody's");
     }
 }
 
