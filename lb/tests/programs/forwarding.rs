@@ -23,7 +23,10 @@ use nix::{
     net::if_::if_nametoindex,
     sched::{CloneFlags, unshare},
 };
-use portico::driver::{maps::Links, objects::FAST_PROGRAMS};
+use portico::{
+    driver::{maps::Links, objects::FAST_PROGRAMS},
+    lab::eventually,
+};
 
 use crate::rig::Rig;
 
@@ -344,10 +347,11 @@ fn packets_are_counted_for_their_backends_whatever_becomes_of_their_places() {
             send(rig, 8 * usize::from(FLOWS));
         }
         let began = Instant::now();
-        while began.elapsed() < LONG {
+        let go_on = || {
             send(rig, FEW);
-            thread::sleep(Duration::from_millis(100));
-        }
+            (began.elapsed() > LONG).then_some(())
+        };
+        eventually("the others are abandoned", 2 * LONG, go_on).unwrap();
         let mut counted = BTreeMap::new();
         for (key, traffic) in rig.maps.forwarding.traffic().unwrap() {
             assert_eq!((key.service, key.input, key.output), (7, DEVICE, gateway.out));
