@@ -8,7 +8,8 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use datapath::{
     abi::{ConntrackLayout, FlowKey, TCP, ports},
-    forward::{arrival::v4_words, verdict::Entry},
+    forward::verdict::Entry,
+    wire::v4_words,
 };
 use tables::zero;
 

@@ -16,13 +16,14 @@ use aya_ebpf::{
 };
 use datapath::{
     abi::{Addr, Counter, FlowKey, Frontend, Hint, Hook, LOCAL, TCP, UDP, UDP_FLOW, ports},
+    frame::Frame as _,
     guard::{
         cookie::{self, Answer, Reading},
         may_prove,
         overload::Destination,
         source,
     },
-    packet::{Frame as _, Packet},
+    packet::Packet,
     tables::Tables as _,
 };
 use tables::{

@@ -18,8 +18,9 @@ use aya_ebpf::{
 use datapath::{
     abi::{Counter, Frontend, Hint, Hook, InputKey, Label, MASQUERADE_MARK, TAGGED, TCP, mac},
     decide::{Decision, decide, find, permit, place},
+    frame::Frame as _,
     guard::is_nonsense,
-    packet::{Frame as _, Packet, VLAN, ethernet},
+    packet::{Packet, VLAN, ethernet},
 };
 use tables::{ContextFrame, Judged, KernelTables, count, desk, input, is_guarded};
 

@@ -12,7 +12,6 @@ pub mod arrival;
 pub mod cache;
 pub mod rewrite;
 pub mod verdict;
-pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests;

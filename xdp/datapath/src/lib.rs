@@ -7,13 +7,14 @@
 //! * [`guard`]: which packets may open connections when there are too many.
 //! * [`socket`]: a local socket call to a [`socket::Translation`]; the code behind the cgroup hooks.
 //!
-//! Nothing here performs IO: packets arrive through [`packet::Frame`], maps through [`tables::Tables`].
+//! Nothing here performs IO: packets arrive through [`frame::Frame`], maps through [`tables::Tables`].
 //! IPv4 and IPv6 share every step past header parsing: an address is always sixteen bytes ([`abi::Addr`]).
 #![cfg_attr(not(any(test, feature = "testing", feature = "user")), no_std)]
 
 pub mod abi;
 pub mod decide;
 pub mod forward;
+pub mod frame;
 pub mod guard;
 pub mod hash;
 pub mod maglev;
@@ -22,3 +23,4 @@ pub mod socket;
 pub mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod wire;

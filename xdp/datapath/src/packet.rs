@@ -4,30 +4,9 @@
 
 use crate::{
     abi::{Addr, Counter, TCP, UDP},
-    forward::{arrival::v4_words, wire::Words as _},
+    frame::Frame,
+    wire::{Words as _, v4_words},
 };
-
-/// Read access to a packet, from the start of its first header.
-///
-/// Fixed-size windows, because the verifier accepts a bounds check per constant-size access and no slice of unknown
-/// length, and because a window cannot be indexed out of range.
-pub trait Frame {
-    /// The `N` bytes at `offset`, or none if the packet is shorter.
-    fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
-
-    /// How many bytes can be read.
-    fn length(&self) -> usize;
-}
-
-impl Frame for [u8] {
-    fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        self.get(offset..)?.first_chunk()
-    }
-
-    fn length(&self) -> usize {
-        self.len()
-    }
-}
 
 /// The addresses of a packet, and its ports if it is TCP or UDP. The addresses come first, and so are aligned.
 #[repr(C, align(8))]

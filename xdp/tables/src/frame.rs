@@ -1,5 +1,5 @@
 use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
-use datapath::{forward::rewrite::FrameMut, packet::Frame};
+use datapath::frame::{Frame, FrameMut};
 
 /// The packet of a context.
 pub struct ContextFrame<'a, C>(pub &'a C);

@@ -1,13 +1,14 @@
 //! A frame to what identifies its flow.
 
-use super::wire::Words as _;
 use crate::{
     abi::{Addr, Counter, FlowKey, TAGGED, TCP, UDP, UDP_FLOW, split},
+    frame::Frame,
     guard::overload::Destination,
     packet::{
-        Frame, IPV4, IPV6, VLAN,
+        IPV4, IPV6, VLAN,
         flag::{ACK, ALL, SYN},
     },
+    wire::{Words as _, v4_words},
 };
 
 /// A packet that may be forwarded if its flow may.
@@ -95,14 +96,6 @@ fn network<F: Frame + ?Sized>(
         ETHER_VLAN => Err(Counter::Irregular),
         _ => Err(Counter::NotIp),
     }
-}
-
-/// An IPv4 address, a native word of its bytes, in the form of [`Addr::words`].
-#[inline(always)]
-#[must_use]
-pub const fn v4_words(addr: u32) -> [u64; 2] {
-    let [_, prefix] = Addr::ANY_V4.words();
-    [0, prefix | (addr as u64) << 32]
 }
 
 #[inline(always)]

@@ -8,9 +8,12 @@
 //! A line has room for IPv4 addresses; those of an IPv6 flow lie elsewhere, under the same index. How packets leave is the
 //! same for many flows, and lies in [`HOPS`] places that they share.
 
-use super::{arrival::v4_words, verdict};
-use crate::abi::{
-    Addr, Flow, FlowAddresses, FlowKey, Hop, Line, LineKey, TAGGED, TrafficKey, UDP_FLOW, ports, split,
+use super::verdict;
+use crate::{
+    abi::{
+        Addr, Flow, FlowAddresses, FlowKey, Hop, Line, LineKey, TAGGED, TrafficKey, UDP_FLOW, ports, split,
+    },
+    wire::v4_words,
 };
 
 /// Places a flow may be in.

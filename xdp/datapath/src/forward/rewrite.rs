@@ -3,9 +3,12 @@
 use super::{
     arrival::{Arrival, ONE_TAG, UNTAGGED},
     verdict::pseudo,
+};
+use crate::{
+    abi::{Counter, FlowAddresses, Hop, Line, TAGGED, UDP_FLOW},
+    frame::FrameMut,
     wire::{Words as _, WordsMut as _, fold},
 };
-use crate::abi::{Counter, FlowAddresses, Hop, Line, TAGGED, UDP_FLOW};
 
 /// What is written into a packet: what the cache has of its flow.
 #[derive(Clone, Copy, Debug)]
@@ -16,12 +19,6 @@ pub struct Translation<'a> {
     pub hop: &'a Hop,
     /// IPv6 addresses; none for IPv4.
     pub long: Option<&'a FlowAddresses>,
-}
-
-/// Write access to a packet.
-pub trait FrameMut {
-    /// The `N` bytes at `offset`, or none if the packet is shorter. Callers take windows that do not overlap.
-    fn window_mut<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]>;
 }
 
 /// A checksum after `delta` was added to what it is over (RFC 1624, equation 3).

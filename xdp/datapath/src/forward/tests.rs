@@ -6,7 +6,7 @@ use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 use super::{
     arrival::{Arrival, arrival, class},
     cache,
-    rewrite::{self, FrameMut, Translation},
+    rewrite::{self, Translation},
     verdict::{self, Entry, NextHop},
 };
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
         Addr, Counter, Flow, FlowKey, FrontendKey, Output, TAGGED, TCP, TRANSMIT, TrafficKey, UDP, UDP_FLOW,
         ports,
     },
+    frame::FrameMut,
     testing::{Extension, Layers, MemoryTables, tables},
 };
 

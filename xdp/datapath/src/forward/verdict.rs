@@ -1,6 +1,5 @@
 //! What conntrack and FIB say about a flow, and what follows from it.
 
-use super::wire::fold;
 use crate::{
     abi::{
         Addr, Counter, Flow, FlowKey, InputKey, Output, REPLY, TAGGED, TCP, TRANSMIT, TrafficKey, UDP,
@@ -8,6 +7,7 @@ use crate::{
     },
     decide,
     tables::Tables,
+    wire::fold,
 };
 
 /// What was read of a conntrack entry (`struct nf_conn`).

@@ -7,11 +7,9 @@
 
 use crate::{
     abi::{TCP, ports},
-    forward::{
-        rewrite::FrameMut,
-        wire::{Words as _, WordsMut as _, fold},
-    },
+    frame::FrameMut,
     packet::Packet,
+    wire::{Words as _, WordsMut as _, fold},
 };
 
 /// Largest segments that are announced to clients, IPv4 and IPv6: what Ethernet's 1,500 bytes leave. As in the rules of

@@ -1,5 +1,7 @@
 //! Words of headers, which lie at any address.
 
+use crate::abi::Addr;
+
 /// Access to the `N` bytes of a header in words of native byte order. Offsets are constants; one that does not fit
 /// does not compile.
 pub(crate) trait Words<const N: usize> {
@@ -88,4 +90,12 @@ pub(crate) const fn fold(sum: u64) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     sum as u16
+}
+
+/// An IPv4 address, a native word of its bytes, in the form of [`Addr::words`].
+#[inline(always)]
+#[must_use]
+pub const fn v4_words(addr: u32) -> [u64; 2] {
+    let [_, prefix] = Addr::ANY_V4.words();
+    [0, prefix | (addr as u64) << 32]
 }
