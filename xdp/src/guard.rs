@@ -1,41 +1,205 @@
 //! Who may open a connection, before conntrack spends anything on it.
 
-use core::{hint::black_box, mem};
+use core::mem::{self, MaybeUninit};
 
 use aya_ebpf::{
-    bindings::{iphdr, ipv6hdr, tcphdr},
-    helpers::{
-        bpf_ktime_get_ns,
-        generated::{
-            bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6,
-            bpf_tcp_raw_gen_syncookie_ipv4, bpf_tcp_raw_gen_syncookie_ipv6, bpf_xdp_adjust_meta,
-            bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
-        },
-    },
+    bindings::xdp_action::{XDP_DROP, XDP_REDIRECT},
+    helpers::generated::bpf_xdp_get_buff_len,
     programs::XdpContext,
 };
 use datapath::{
-    abi::{Addr, Counter, FlowKey, Frontend, Hint, Hook, LOCAL, TCP, UDP, UDP_FLOW, ports},
-    frame::Frame as _,
-    guard::{
-        cookie::{self, Answer, Reading},
-        may_prove,
-        overload::Destination,
-        source,
+    abi::{
+        Addr, Counter, FlowKey, Frontend, Hook, InputKey, LOCAL, Label, MASQUERADE_MARK, TAGGED, TCP, UDP,
+        UDP_FLOW, mac, ports,
     },
-    packet::Packet,
+    decide::{Decision, find, permit, place},
+    frame::Frame as _,
+    guard::{is_nonsense, may_prove, overload::Destination, source},
+    packet::{Packet, VLAN, ethernet},
     tables::Tables as _,
 };
 use tables::{
-    ContextFrame, KernelTables, answered, count, desk, device, has_cookies, has_room, seen, spills, time,
+    ContextFrame, Judged, KernelTables, answered, count, desk, has_cookies, has_room, input, seen, spills,
+    time,
 };
 
-use crate::{conntrack::Conntrack, fib};
+use crate::{
+    conntrack::Conntrack,
+    context::interface,
+    cookie::{ANSWERED, NOTHING, challenge, proves},
+    fib,
+    hint::{hint_apart, leave},
+};
+
+/// Decides about a packet, which passes if the guard lets it. The action.
+#[inline(never)]
+pub(crate) fn guard(ctx: &XdpContext) -> u32 {
+    let Some(desk) = desk() else { return hint_apart(ctx) };
+    if !is_ours(ctx) {
+        return hint_apart(ctx);
+    }
+    // SAFETY: this CPU's own, and nobody else refers to these parts of it.
+    let (packet, judged) = unsafe { (&mut (*desk).packet, &mut (*desk).judged) };
+    let mut decision = Decision::pass(Counter::Malformed);
+    if parse_apart(ctx, packet, &mut decision) != 0 {
+        // SAFETY: it was parsed.
+        match guarded_decision(ctx, unsafe { packet.assume_init_mut() }, judged) {
+            Ok(made) => decision = made,
+            Err(action) => return action,
+        }
+    } else if decision.counter == Counter::Malformed && is_whole(ctx) {
+        return drop(Counter::Malformed);
+    }
+    leave(ctx, decision)
+}
+
+/// Whether the frame is for an interface of this host that the guard is for: not one that a switch floods, a bridge or
+/// another VLAN has.
+#[inline(always)]
+fn is_ours(ctx: &XdpContext) -> bool {
+    let frame = ContextFrame(ctx);
+    let Some(&[a, b, c, d, e, f, _, _, _, _, _, _, g, h]) = frame.window::<14>(0) else { return false };
+    let tag = match frame.window::<16>(0) {
+        Some(&[.., i, j]) if [g, h] == VLAN => u16::from_be_bytes([i, j]) & 0xfff,
+        _ => 0,
+    };
+    // VLAN 0 is a priority and no VLAN.
+    let tag = if tag == 0 { 0 } else { TAGGED | tag };
+    let key = InputKey { device: interface(ctx), tag: tag.into() };
+    input(&key).is_some_and(|input| input.mac == mac([a, b, c, d, e, f]))
+}
+
+/// Whether all of the frame can be read: a driver may have put its headers into a further buffer.
+#[inline(always)]
+fn is_whole(ctx: &XdpContext) -> bool {
+    // SAFETY: the context is valid.
+    unsafe { bpf_xdp_get_buff_len(ctx.ctx) as usize == ContextFrame(ctx).length() }
+}
+
+/// As [`ethernet`]; zero if there is a decision instead.
+#[inline(never)]
+fn parse_apart(ctx: &XdpContext, packet: &mut MaybeUninit<Packet>, decision: &mut Decision) -> u32 {
+    match ethernet(&ContextFrame(ctx)) {
+        Ok(parsed) => {
+            packet.write(parsed);
+            1
+        }
+        Err(counter) => {
+            *decision = Decision::pass(counter);
+            0
+        }
+    }
+}
+
+/// The decision about a packet that the guard lets pass, or else its action.
+#[inline(always)]
+fn guarded_decision(ctx: &XdpContext, packet: &mut Packet, judged: &mut Judged) -> Result<Decision, u32> {
+    if is_too_many(packet) {
+        return Err(drop(Counter::Overload));
+    }
+    let mut decision = Decision::pass(Counter::NoFrontend);
+    if find_apart(packet, &mut judged.frontend, &mut decision) == 0 {
+        return deny(ctx, packet, decision);
+    }
+    if is_nonsense(packet) {
+        return Err(drop(Counter::Malformed));
+    }
+    // Who may not connect, or to nobody, is not asked for anything and takes nobody's place.
+    if permit_apart(packet, interface(ctx), judged, &mut decision) == 0 {
+        return deny(ctx, packet, decision);
+    }
+    let mut proxied = None;
+    if judged.frontend.guard.is_on() {
+        match admit(ctx, packet, &judged.frontend) {
+            Admission::Serve => {}
+            Admission::Proxy => proxied = Some(Counter::Proxy),
+            Admission::Handshake => {
+                proxied = Some(Counter::Handshake);
+                // The tables have not seen its SYN.
+                packet.opens = true;
+            }
+            Admission::Stray => return Err(drop(Counter::Stray)),
+            Admission::Limit => return Err(drop(Counter::Limit)),
+            Admission::SourceLimit => return Err(drop(Counter::SourceLimit)),
+            Admission::Answered => {
+                count(Hook::Xdp, Counter::Challenge);
+                return Err(XDP_REDIRECT);
+            }
+        }
+    }
+    decision.label = Label(place_apart(packet, judged, &mut decision));
+    match proxied {
+        Some(counter) if decision.counter == Counter::Forward => {
+            // The mark says so of a SYN, whose label does not reach synproxy.
+            let mark = if matches!(counter, Counter::Proxy) { MASQUERADE_MARK } else { 0 };
+            Ok(Decision { counter, label: decision.label.handshake(decision.mark), mark })
+        }
+        _ => deny(ctx, packet, decision),
+    }
+}
+
+/// As [`find`], with a stack of its own; zero if the decision is made.
+#[inline(never)]
+fn find_apart(packet: &Packet, frontend: &mut Frontend, decision: &mut Decision) -> u32 {
+    match find(packet, &KernelTables) {
+        Ok(found) => {
+            *frontend = found;
+            1
+        }
+        Err(made) => {
+            *decision = made;
+            0
+        }
+    }
+}
+
+/// As [`permit`], likewise.
+#[inline(never)]
+fn permit_apart(packet: &Packet, interface: u32, judged: &mut Judged, decision: &mut Decision) -> u32 {
+    match permit(packet, interface, &judged.frontend, &KernelTables) {
+        Ok(choice) => {
+            judged.choice = choice;
+            1
+        }
+        Err(made) => {
+            *decision = made;
+            0
+        }
+    }
+}
+
+/// As [`place`], likewise. It returns the label, because what a function leaves in the place of a result must not be a
+/// pointer to its stack.
+#[inline(never)]
+fn place_apart(packet: &Packet, judged: &Judged, decision: &mut Decision) -> u32 {
+    *decision = place(packet, &judged.frontend, &judged.choice, &KernelTables);
+    decision.label.0
+}
+
+/// Drops what a decision denies where no connection is concerned that exists: those that do are never cut. Likewise what
+/// would be routed away although nobody else has the address.
+#[inline(always)]
+fn deny(ctx: &XdpContext, packet: &Packet, decision: Decision) -> Result<Decision, u32> {
+    let denied = match decision.counter {
+        Counter::UnservedVip => is_routed(ctx, packet) == AWAY,
+        _ => decision.label == Label::DROP && packet.has_ports(),
+    };
+    if denied && ((packet.protocol == TCP && packet.opens) || standing(ctx, packet) == UNKNOWN) {
+        return Err(drop(decision.counter));
+    }
+    Ok(decision)
+}
+
+#[inline(always)]
+fn drop(counter: Counter) -> u32 {
+    count(Hook::Xdp, counter);
+    XDP_DROP
+}
 
 /// What becomes of a packet for a frontend.
 #[repr(u32)]
 #[derive(Clone, Copy)]
-pub(crate) enum Admission {
+enum Admission {
     /// It goes on.
     Serve,
     /// The kernel's synproxy shall answer it.
@@ -54,7 +218,7 @@ pub(crate) enum Admission {
 
 /// Judges a packet for a frontend that has a guard. A function of its own, for its stack.
 #[inline(never)]
-pub(crate) fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> Admission {
+fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> Admission {
     let guard = &frontend.guard;
     let Some(seen) = seen(frontend.service) else { return Admission::Serve };
     let now = time();
@@ -95,7 +259,7 @@ pub(crate) fn admit(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> A
 
 /// Whether a packet is one of too many SYNs, unless that was asked at first sight.
 #[inline(always)]
-pub(crate) fn is_too_many(packet: &Packet) -> bool {
+fn is_too_many(packet: &Packet) -> bool {
     if packet.protocol != TCP || !packet.opens {
         return false;
     }
@@ -115,7 +279,7 @@ fn destination(packet: &Packet) -> Destination {
 const SYN_SENT: u8 = 1;
 
 /// What conntrack says of a packet's connection: it has none,
-pub(crate) const UNKNOWN: u32 = 0;
+const UNKNOWN: u32 = 0;
 /// one that is opening, whose client may have to bring its cookie again,
 const OPENING: u32 = 1;
 /// or any other.
@@ -123,7 +287,7 @@ const KNOWN: u32 = 2;
 
 /// Asks conntrack. A function of its own, for its stack.
 #[inline(never)]
-pub(crate) fn standing(ctx: &XdpContext, packet: &Packet) -> u32 {
+fn standing(ctx: &XdpContext, packet: &Packet) -> u32 {
     let form = if packet.protocol == UDP { UDP_FLOW } else { 0 };
     let key = FlowKey {
         src: words(&packet.src),
@@ -157,159 +321,18 @@ const NOWHERE: u32 = 0;
 /// to this host, as far as is known,
 const HERE: u32 = 1;
 /// or to another.
-pub(crate) const AWAY: u32 = 2;
+const AWAY: u32 = 2;
 
 /// Asks the FIB. Synproxy sits where packets are forwarded or delivered, and sees none that are routed nowhere.
 #[inline(never)]
-pub(crate) fn is_routed(ctx: &XdpContext, packet: &Packet) -> u32 {
+fn is_routed(ctx: &XdpContext, packet: &Packet) -> u32 {
     let (src, dst) = (words(&packet.src), words(&packet.dst));
-    // SAFETY: the context is valid.
-    let interface = unsafe { (*ctx.ctx).ingress_ifindex };
-    let mut params = fib::question(interface, TCP, is_v4(dst), src, dst);
+    let mut params = fib::question(interface(ctx), TCP, is_v4(dst), src, dst);
     match fib::ask(ctx, &mut params) {
         // A neighbour that is not known yet the kernel will ask for.
         fib::FOUND | fib::NO_NEIGHBOUR => AWAY,
         // Delivered here, or there is no route.
         fib::NOT_FORWARDED if KernelTables.address(&packet.dst) & LOCAL != 0 => HERE,
         _ => NOWHERE,
-    }
-}
-
-/// What [`challenge`] did.
-const ANSWERED: u32 = 1;
-const PROXY: u32 = 2;
-const NOTHING: u32 = 0;
-
-/// Makes the answer to a SYN of its frame, if one can be sent from here, and carried back to the kernel's synproxy.
-#[inline(never)]
-fn challenge(ctx: &XdpContext, packet: &Packet) -> u32 {
-    const SIZE: i32 = size_of::<Hint>() as i32;
-    // SAFETY: the context is valid; the helper checks the rest.
-    if unsafe { bpf_xdp_adjust_meta(ctx.ctx, -SIZE) } != 0 {
-        return NOTHING;
-    }
-    // SAFETY: as above.
-    unsafe { bpf_xdp_adjust_meta(ctx.ctx, SIZE) };
-    if redirect(ctx) == 0 {
-        return PROXY;
-    }
-    answer(ctx, packet).map_or(PROXY, |()| ANSWERED)
-}
-
-/// Where a header begins, if that is within a packet's first buffer; the verifier follows no offsets beyond.
-#[inline(always)]
-fn offset(at: u16) -> Option<usize> {
-    const MOST: u16 = 4_096;
-    (at < MOST).then_some(usize::from(at))
-}
-
-/// Sends from where it came; zero if that cannot be.
-#[inline(always)]
-fn redirect(ctx: &XdpContext) -> u32 {
-    // SAFETY: the context is valid.
-    device(unsafe { (*ctx.ctx).ingress_ifindex }).unwrap_or(0)
-}
-
-/// Copies a TCP header to where its options can be read.
-#[inline(always)]
-fn read(ctx: &XdpContext, at: usize) -> Option<&'static mut Reading> {
-    let frame = ContextFrame(ctx);
-    let fixed = frame.window::<20>(at)?;
-    // Hidden from the compiler, which would compare the number before it is multiplied, and the verifier not see that.
-    let length = black_box(usize::from(fixed[12] >> 4) * 4);
-    if !(20..=60).contains(&length) {
-        return None;
-    }
-    let desk = desk()?;
-    // SAFETY: this CPU's own, and nobody else refers to this part of it.
-    let reading = unsafe { &mut (*desk).reading };
-    // SAFETY: there is room for 60 bytes, the most that a header can have.
-    let loaded =
-        unsafe { bpf_xdp_load_bytes(ctx.ctx, at as u32, reading.header.as_mut_ptr().cast(), length as u32) };
-    reading.length = length as u32;
-    (loaded == 0).then_some(reading)
-}
-
-#[inline(always)]
-fn answer(ctx: &XdpContext, packet: &Packet) -> Option<()> {
-    let frame = ContextFrame(ctx);
-    let at = offset(packet.transport)?;
-    let reading = read(ctx, at)?;
-    let length = reading.length;
-    let header: *mut u8 = reading.header.as_mut_ptr();
-    let network = offset(packet.network)?;
-    let transport: *mut tcphdr = header.cast();
-    let cookie = if packet.dst.is_v4() {
-        let network = core::ptr::from_ref(frame.window::<20>(network)?).cast_mut().cast::<iphdr>();
-        // SAFETY: both headers are there, and as long as it is told.
-        unsafe { bpf_tcp_raw_gen_syncookie_ipv4(network, transport, length) }
-    } else {
-        let network = core::ptr::from_ref(frame.window::<40>(network)?).cast_mut().cast::<ipv6hdr>();
-        // SAFETY: as above.
-        unsafe { bpf_tcp_raw_gen_syncookie_ipv6(network, transport, length) }
-    };
-    if cookie < 0 {
-        return None;
-    }
-    // SAFETY: the helper takes nothing.
-    let milliseconds = (unsafe { bpf_ktime_get_ns() } / 1_000_000) as u32;
-    let answer = Answer {
-        cookie: cookie as u32,
-        options: reading.options(),
-        sequence: reading.sequence(),
-        milliseconds,
-    };
-    // SAFETY: the context is valid.
-    let before = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as i64;
-    let change = cookie::length(packet, answer.options) as i64 - before;
-    // SAFETY: as above; a frame that cannot be made longer stays as it is.
-    if unsafe { bpf_xdp_adjust_tail(ctx.ctx, change as i32) } != 0 {
-        return None;
-    }
-    cookie::write(&frame, network, packet, &answer)
-}
-
-/// Whether an acknowledgement brings back a cookie. If it is a question about a closed window it is made to look like the
-/// acknowledgement that was lost.
-#[inline(never)]
-fn proves(ctx: &XdpContext, packet: &Packet) -> bool {
-    try_prove(ctx, packet).is_some()
-}
-
-#[inline(always)]
-fn try_prove(ctx: &XdpContext, packet: &Packet) -> Option<()> {
-    let frame = ContextFrame(ctx);
-    let at = offset(packet.transport)?;
-    let options = read(ctx, at)?.options();
-    let mut header = *frame.window::<20>(at)?;
-    let [_, _, _, _, a, b, c, d, ..] = header;
-    let sequence = u32::from_be_bytes([a, b, c, d]);
-    if cookie::lag(sequence, options) == 0 {
-        return check(&frame, packet, &header).then_some(());
-    }
-    let [a, b, c, d] = sequence.wrapping_add(1).to_be_bytes();
-    header[4] = a;
-    header[5] = b;
-    header[6] = c;
-    header[7] = d;
-    if check(&frame, packet, &header) { cookie::advance(&frame, at) } else { None }
-}
-
-#[inline(always)]
-fn check(frame: &ContextFrame<'_, XdpContext>, packet: &Packet, transport: &[u8; 20]) -> bool {
-    let Some(network) = offset(packet.network) else { return false };
-    let transport: *mut tcphdr = core::ptr::from_ref(transport).cast_mut().cast();
-    if packet.dst.is_v4() {
-        let Some(header) = frame.window::<20>(network) else { return false };
-        // SAFETY: both headers are there.
-        unsafe {
-            bpf_tcp_raw_check_syncookie_ipv4(core::ptr::from_ref(header).cast_mut().cast(), transport) == 0
-        }
-    } else {
-        let Some(header) = frame.window::<40>(network) else { return false };
-        // SAFETY: as above.
-        unsafe {
-            bpf_tcp_raw_check_syncookie_ipv6(core::ptr::from_ref(header).cast_mut().cast(), transport) == 0
-        }
     }
 }
