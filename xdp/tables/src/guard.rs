@@ -19,7 +19,7 @@ use datapath::{
     packet::Packet,
 };
 
-use crate::fast::{constant, jiffies, seed};
+use crate::forward::{constant, jiffies, seed};
 
 #[btf_map]
 static RATES: Array<Rate, { MAX_SERVICES as usize }> = Array::new();

@@ -4,13 +4,11 @@
 //! share them and they outlive the daemon.
 #![no_std]
 
-mod fast;
+mod forward;
 mod frame;
 mod guard;
 
-pub use fast::{
-    Fast, Gate, NONE, Question, add_traffic, add_verdicts, device, input, jiffies, output, question, seed,
-};
+pub use forward::{Fast, Gate, NONE, Question, add_traffic, device, input, jiffies, output, question, seed};
 pub use frame::{Bounds, ContextFrame};
 pub use guard::{Desk, Judged, answered, desk, has_cookies, has_room, is_guarded, seen, spills, time};
 
@@ -104,6 +102,15 @@ pub fn count(hook: Hook, counter: Counter) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter.index(hook)) {
         // SAFETY: the pointer is to this CPU's own value, and programs of one hook do not interrupt each other on it.
         unsafe { *value += 1 };
+    }
+}
+
+/// Adds a number of packets to a counter of this CPU.
+#[inline(always)]
+pub fn add_verdicts(hook: Hook, counter: Counter, packets: u32) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter.index(hook)) {
+        // SAFETY: as above.
+        unsafe { *value += u64::from(packets) };
     }
 }
 

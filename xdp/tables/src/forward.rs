@@ -8,8 +8,7 @@ use aya_ebpf::{
 };
 use datapath::{
     abi::{
-        Counter, Flow, FlowAddresses, Hook, Hop, Input, InputKey, Line, MAX_LINKS, MAX_TRAFFIC, Output,
-        Traffic, TrafficKey,
+        Flow, FlowAddresses, Hop, Input, InputKey, Line, MAX_LINKS, MAX_TRAFFIC, Output, Traffic, TrafficKey,
     },
     forward::cache::{HOPS, SEEDS, SPARE, Slots, WAYS},
 };
@@ -279,13 +278,4 @@ pub fn add_traffic(key: &TrafficKey, packets: u32, bytes: u32) {
     let traffic = Traffic { packets: packets.into(), bytes: bytes.into() };
     // Without room the packets are still counted as forwarded.
     let _ = TRAFFIC.insert(key, traffic, 0);
-}
-
-/// Adds to a counter of this CPU.
-#[inline(always)]
-pub fn add_verdicts(hook: Hook, counter: Counter, packets: u32) {
-    if let Some(value) = super::COUNTERS.get_ptr_mut(counter.index(hook)) {
-        // SAFETY: as above.
-        unsafe { *value += u64::from(packets) };
-    }
 }
