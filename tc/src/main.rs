@@ -100,7 +100,7 @@ fn hint(ctx: &TcContext) -> Option<Hint> {
     }
     // SAFETY: the bounds were checked just above; metadata is 4-byte aligned.
     let hint = unsafe { (meta as *const Hint).read() };
-    (hint.magic == Hint::MAGIC).then_some(hint)
+    hint.is_current().then_some(hint)
 }
 
 /// Ethernet, IPv6, a few extension headers and the ports: what a decision reads of ordinary packets.

@@ -5,7 +5,7 @@ use std::{process::Command, thread};
 
 use aya::{EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions, programs::Xdp};
 use datapath::{
-    abi::{Counter, Hint, Hook, Label},
+    abi::{Counter, Hint, Hook, Label, SCHEMA},
     testing::{Fixture, fixtures},
 };
 use nix::sched::{CloneFlags, unshare};
@@ -95,15 +95,25 @@ fn tc_does_not_decide_again_what_xdp_passed() {
     });
 }
 
-/// The XDP program, except that its metadata is marked as another's.
 #[test]
 fn tc_decides_itself_when_the_metadata_is_another_programs() {
+    tc_takes_no_hint_with(Hint::MAGIC ^ 0x0100_0000);
+}
+
+#[test]
+fn tc_decides_itself_when_xdp_is_of_another_schema() {
+    tc_takes_no_hint_with(Hint::magic(SCHEMA - 1));
+    tc_takes_no_hint_with(Hint::magic(SCHEMA + 1));
+}
+
+/// XDP is ours, except for the magic number that it writes.
+fn tc_takes_no_hint_with(magic: u32) {
     let ours = Hint::MAGIC.to_le_bytes();
     let mut object = include_bytes!(concat!(env!("OUT_DIR"), "/xdp")).to_vec();
     let places: Vec<usize> = (0..object.len() - 4).filter(|at| object[*at..*at + 4] == ours).collect();
     assert!(!places.is_empty(), "the program has no magic number");
     for place in places {
-        object[place] ^= 0x80;
+        object[place..place + 4].copy_from_slice(&magic.to_le_bytes());
     }
     let (object, _) = resolve(&object).unwrap();
     for name in ["v4 tcp: NodePort", "v6 udp: NodePort"] {
@@ -116,8 +126,8 @@ fn tc_decides_itself_when_the_metadata_is_another_programs() {
             let before = rig.counters();
             receive(foreign, &frame);
             // The other program counts in maps of its own.
-            assert_eq!(rig.counted_since(&before), [(Hook::Tc, expected.counter)], "{name}");
-            assert!(seen(), "{name}: the label does not reach prerouting");
+            assert_eq!(rig.counted_since(&before), [(Hook::Tc, expected.counter)], "{name}, {magic:#x}");
+            assert!(seen(), "{name}, {magic:#x}: the label does not reach prerouting");
         });
     }
 }

@@ -37,7 +37,8 @@ pub use network::{
 pub use socket::{CHECK, SocketKey, SocketPeer};
 
 /// Version of everything in this module. It is part of the pin path, so that a daemon never reads maps whose layout
-/// it does not know; raise it with every change of a key or value.
+/// it does not know, and of the hint, so that tc takes none of XDP on other maps; raise it with every change of a key, a
+/// value or the hint.
 pub const SCHEMA: u32 = 5;
 
 /// IANA protocol number of TCP.

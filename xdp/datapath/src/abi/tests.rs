@@ -204,6 +204,18 @@ fn a_label_is_shown_as_nft_shows_it() {
 }
 
 #[test]
+fn a_hint_is_taken_from_programs_of_this_schema_alone() {
+    let hint = Hint::new(Label(Label::FIRST), MASQUERADE_MARK);
+    assert!(hint.is_current());
+    for schema in (0..=0xff).filter(|schema| *schema != SCHEMA) {
+        assert!(!Hint { magic: Hint::magic(schema), ..hint }.is_current(), "schema {schema}");
+    }
+    for bit in 0..u32::BITS {
+        assert!(!Hint { magic: Hint::MAGIC ^ 1 << bit, ..hint }.is_current(), "bit {bit}");
+    }
+}
+
+#[test]
 fn addresses_convert_there_and_back() {
     let all = Family::ALL.map(|family| [family.client, family.vip, family.node, family.loopback()]);
     let special = ["0.0.0.0", "255.255.255.255", "::", "::2", "::1.2.3.4", "ff02::1"];
