@@ -12,9 +12,9 @@ use std::{
 use anyhow::{Context as _, ensure};
 use portico::{
     driver::pins::PinDir,
+    model::change::Event,
     plan::{Index, NodeFacts, Planner, QUARANTINE, Step, maglev},
     reconcile::Kernel,
-    source::Event,
 };
 
 use crate::{

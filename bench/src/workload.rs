@@ -6,13 +6,12 @@ use std::{
 };
 
 use portico::{
-    convert::Converted,
     lab::manifest::NAMESPACE,
     model::{
         Conditions, Endpoint, GuardWish, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort,
         TrafficPolicy,
+        change::{Change, Converted, Event, Outcome},
     },
-    source::{Change, Event, Outcome},
 };
 
 /// Endpoints that there are addresses for, and services.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod convert;
 pub mod daemon;
 pub mod driver;
+pub mod error;
 pub mod lab;
 pub mod model;
 pub mod plan;

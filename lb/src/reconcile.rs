@@ -20,6 +20,7 @@ use crate::{
         maps::{self, Maps},
         nft::{self, Family, Nft},
     },
+    error::chain,
     plan::{Actual, Dirty, Found, Index, NodeFacts, Planner, Step, Touched, maglev},
 };
 use sweep::Sweeper;
@@ -340,18 +341,4 @@ impl Reconciler {
     fn now(&self) -> Duration {
         self.start.elapsed()
     }
-}
-
-/// An error with its sources, on one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    sources.fold(error.to_string(), |mut text, source| {
-        let source = source.to_string();
-        if !text.ends_with(&source) {
-            text.push_str(": ");
-            text.push_str(&source);
-        }
-        text
-    })
 }

@@ -14,8 +14,11 @@ use std::{
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use portico::{
     convert::Selector,
-    model::{Service, ServiceCidr},
-    source::{Change, Event, Outcome, manifests},
+    model::{
+        Service, ServiceCidr,
+        change::{Change, Event, Outcome},
+    },
+    source::manifests,
 };
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};

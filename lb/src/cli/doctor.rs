@@ -171,7 +171,7 @@ fn nft() -> Check {
     let outcome = match Nft::new().present() {
         Ok(true) => Ok("answers, table inet portico is there".to_owned()),
         Ok(false) => Ok("answers, no table inet portico".to_owned()),
-        Err(error) => Err(crate::reconcile::chain(&error)),
+        Err(error) => Err(crate::error::chain(&error)),
     };
     check(
         "nftables",
@@ -184,7 +184,7 @@ fn conntrack() -> Check {
     let outcome = Conntrack::open().and_then(|mut conntrack| conntrack.count());
     let outcome = outcome
         .map(|count| format!("{} of {} entries", count.entries, count.max))
-        .map_err(|error| crate::reconcile::chain(&error));
+        .map_err(|error| crate::error::chain(&error));
     wish(
         "conntrack netlink",
         outcome,
@@ -195,7 +195,7 @@ fn conntrack() -> Check {
 fn sockets() -> Check {
     let outcome = match diag::probe() {
         Ok(()) => Ok("UDP sockets can be destroyed".to_owned()),
-        Err(error) => Err(crate::reconcile::chain(&error)),
+        Err(error) => Err(crate::error::chain(&error)),
     };
     wish(
         "socket diagnosis",
@@ -210,6 +210,6 @@ fn setting(name: &'static str, needed: &str) -> Check {
         true => value,
         false => format!("{value}, `portico run` makes it {needed}"),
     };
-    let outcome = sysctl::read(name).map(found).map_err(|error| crate::reconcile::chain(&error));
+    let outcome = sysctl::read(name).map(found).map_err(|error| crate::error::chain(&error));
     wish(name, outcome, "loaded with the conntrack module, or IPv6 is disabled")
 }

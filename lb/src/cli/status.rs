@@ -10,7 +10,7 @@ use super::{
 use crate::{
     daemon::{self, GuardReport, InterfaceReport, Report, Trouble},
     driver::{attach, maps::Maps, nft::Nft, pins::PinDir},
-    reconcile::chain,
+    error::chain,
 };
 
 /// Show what runs where and why, and what is not served; works while the daemon is down

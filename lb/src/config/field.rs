@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{Mistake, document::Tree, duration};
 use crate::{
-    convert::{parse_address, parse_network},
     daemon::{FastPathPart, NodePortRange},
+    model::address,
 };
 
 /// A field of a document.
@@ -398,12 +398,12 @@ fn is_quantity(text: &str) -> bool {
 
 /// An address, by the rules of Kubernetes.
 pub(super) fn ip(text: &str) -> Result<IpAddr, String> {
-    parse_address(text).ok_or_else(|| format!("{text:?} is not an IP address"))
+    address::parse(text).ok_or_else(|| format!("{text:?} is not an IP address"))
 }
 
 /// A network, without what is behind its prefix.
 pub(super) fn net(text: &str) -> Result<IpNet, String> {
-    parse_network(text).ok_or_else(|| format!("{text:?} is not a CIDR"))
+    address::network(text).ok_or_else(|| format!("{text:?} is not a CIDR"))
 }
 
 /// An address with a port; without an address, `:PORT`, since which one it is follows from another field.
@@ -412,7 +412,7 @@ fn bind(text: &str, default: u16) -> Result<String, String> {
     if text.is_empty() || text == "off" {
         return Ok(text.to_owned());
     }
-    if let Some(ip) = parse_address(text) {
+    if let Some(ip) = address::parse(text) {
         return Ok(std::net::SocketAddr::new(ip, default).to_string());
     }
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -427,8 +427,8 @@ fn bind(text: &str, default: u16) -> Result<String, String> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     // An IPv6 address without brackets would be ambiguous.
     let ip = match bare {
-        Some(bare) => parse_address(bare),
-        None => parse_address(host).filter(IpAddr::is_ipv4),
+        Some(bare) => address::parse(bare),
+        None => address::parse(host).filter(IpAddr::is_ipv4),
     };
     Ok(std::net::SocketAddr::new(ip.ok_or_else(wrong)?, port).to_string())
 }

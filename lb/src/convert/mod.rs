@@ -20,7 +20,6 @@ mod service;
 mod service_cidr;
 mod slice;
 
-pub(crate) use address::{network as parse_network, parse as parse_address};
 pub use guard::{MAX_NEW_FLOWS, MAX_NEW_FLOWS_PER_SOURCE, SYN_COOKIES};
 pub use name::object_name;
 pub use node::node;
@@ -31,7 +30,7 @@ pub use slice::slice;
 
 use address::Unfit;
 
-use crate::model::Protocol;
+use crate::model::{Protocol, change::Converted};
 
 /// Label that hands a Service and its slices to another proxy.
 pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -45,24 +44,6 @@ pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 /// Taint that the cluster autoscaler puts on a node that it is about to delete.
 pub const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
-
-/// The result of converting an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Converted<T> {
-    /// The object; none if it deliberately is not ours to serve (headless, `ExternalName`, another proxy's).
-    pub object: Option<T>,
-    /// What was wrong with parts of it, which are left out of `object`. One line each.
-    pub defects: Vec<String>,
-    /// What is not honoured, or skipped. One line each.
-    pub notes: Vec<String>,
-}
-
-impl<T> Converted<T> {
-    /// Nothing to serve, and nothing wrong with that.
-    fn none() -> Self {
-        Self { object: None, defects: Vec::new(), notes: Vec::new() }
-    }
-}
 
 /// What is found to be the matter with an object on the way.
 #[derive(Default)]

@@ -1,8 +1,8 @@
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 
-use super::{Converted, Remarks, TO_BE_DELETED, ZONE, address, name};
-use crate::model::Node;
+use super::{Remarks, TO_BE_DELETED, ZONE, address, name};
+use crate::model::{Node, address::network, change::Converted};
 
 /// A Node. Nothing about its addresses is a defect, because the API server lets anything be one.
 ///
@@ -35,7 +35,7 @@ fn pod_cidrs(spec: Option<&v1::NodeSpec>, remarks: &mut Remarks) -> Vec<IpNet> {
     let plural = plural.iter().enumerate().map(|(i, cidr)| (format!("spec.podCIDRs[{i}]"), cidr.as_str()));
     let mut kept = Vec::new();
     for (path, text) in plural.chain(singular.map(|cidr| ("spec.podCIDR".to_owned(), cidr))) {
-        match address::network(text) {
+        match network(text) {
             Some(cidr) if kept.contains(&cidr) => {}
             Some(cidr) => kept.push(cidr),
             None => remarks.defects.push(format!("{path}: {text:?} is not a network")),

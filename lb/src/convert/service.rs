@@ -3,8 +3,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 
-use super::{Converted, Remarks, Selector, address, address::Unfit, guard::guard, name, port, protocol};
-use crate::model::{Protocol, Service, ServicePort, TrafficPolicy};
+use super::{Remarks, Selector, address, address::Unfit, guard::guard, name, port, protocol};
+use crate::model::{Protocol, Service, ServicePort, TrafficPolicy, address::network, change::Converted};
 
 /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` where it is not given, in seconds, as the API server has it.
 const AFFINITY: u32 = 10_800;
@@ -206,7 +206,7 @@ fn ingress<'a>(status: Option<&'a v1::ServiceStatus>, remarks: &mut Remarks) -> 
 fn source_ranges(listed: &[String], remarks: &mut Remarks) -> Option<Vec<IpNet>> {
     let mut ranges = Vec::new();
     for (i, text) in listed.iter().enumerate() {
-        match address::network(text.trim()) {
+        match network(text.trim()) {
             Some(range) if ranges.contains(&range) => {}
             Some(range) => ranges.push(range),
             None => remarks.notes.push(format!(

@@ -1,7 +1,7 @@
 use k8s_openapi::api::networking::v1;
 
-use super::{Converted, Remarks, address, name};
-use crate::model::ServiceCidr;
+use super::{Remarks, name};
+use crate::model::{ServiceCidr, address::network, change::Converted};
 
 /// A ServiceCIDR. As with kube-proxy, its conditions do not matter: it counts until it is gone.
 ///
@@ -13,7 +13,7 @@ pub fn service_cidr(from: &v1::ServiceCIDR) -> Result<Converted<ServiceCidr>, St
     let mut remarks = Remarks::default();
     let mut cidrs = Vec::new();
     for (i, text) in spec.cidrs.iter().flatten().enumerate() {
-        match address::network(text) {
+        match network(text) {
             Some(cidr) if cidrs.contains(&cidr) => {}
             Some(cidr) => cidrs.push(cidr),
             None => remarks.defects.push(format!("spec.cidrs[{i}]: {text:?} is not a network")),

@@ -2,10 +2,8 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use k8s_openapi::{api::discovery::v1, jiff::Timestamp};
 
-use super::{
-    Converted, Remarks, SERVICE_NAME, Selector, TRIGGER_TIME, address, address::Unfit, name, port, protocol,
-};
-use crate::model::{Conditions, Endpoint, ObjectName, Protocol, Slice, SlicePort};
+use super::{Remarks, SERVICE_NAME, Selector, TRIGGER_TIME, address, address::Unfit, name, port, protocol};
+use crate::model::{Conditions, Endpoint, ObjectName, Protocol, Slice, SlicePort, change::Converted};
 
 /// An EndpointSlice; nothing if its addresses are domain names, if it belongs to no Service, or if it is another
 /// proxy's to serve.

@@ -6,8 +6,10 @@ use ipnet::IpNet;
 
 use super::{DetectLocal, Options};
 use crate::{
-    driver::link::{Interface, Snapshot},
-    model::Node,
+    model::{
+        Node,
+        link::{Interface, Snapshot},
+    },
     plan::{Index, NodeFacts},
 };
 

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use datapath::abi::{FORWARD, Input, InputKey, Output, TAGGED, TRANSMIT, mac};
 
-use crate::driver::{
+use crate::model::{
+    forwarding::Links,
     link::{Interface, Snapshot},
-    maps::Links,
 };
 
 /// `--fast-path`: on which interfaces established flows are forwarded in XDP.
@@ -144,7 +144,7 @@ pub(super) fn device<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Inter
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::link::Layer;
+    use crate::model::link::Layer;
 
     fn interface(index: u32, name: &str) -> Interface {
         Interface {

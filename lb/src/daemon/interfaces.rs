@@ -15,13 +15,16 @@ use crate::{
     driver::{
         attach::{self, TcMode, XdpMode, XdpTask},
         features,
-        link::{Interface, Layer, Snapshot},
-        maps::{Forwarding, Links},
+        maps::Forwarding,
         objects::Objects,
         pins::PinDir,
         xfrm,
     },
-    reconcile::chain,
+    error::chain,
+    model::{
+        forwarding::Links,
+        link::{Interface, Layer, Snapshot},
+    },
 };
 
 /// How XDP is to run.

@@ -49,16 +49,17 @@ use crate::{
     convert::Selector,
     driver::{
         attach, cgroup,
-        link::{self, Links, Snapshot},
+        link::{self, Links},
         maps::Maps,
         nft::{self, Nft},
         objects::{Features, FlowCache, Objects},
         pins::{Lock, PinDir},
     },
-    model::Service,
+    error::chain,
+    model::{Service, change::Event, link::Snapshot},
     plan::{Dirty, Index, NodeFacts, Rejection},
-    reconcile::{Kernel, Reconciler, chain},
-    source::{self, Event},
+    reconcile::{Kernel, Reconciler},
+    source,
 };
 use interfaces::Interfaces;
 use serve::{Round, Serving};

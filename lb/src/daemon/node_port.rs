@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::{driver::link::Snapshot, model::Node, plan::desired::Family};
+use crate::model::{Family, Node, link::Snapshot};
 
 /// Addresses of the node on which `NodePorts` are served: kube-proxy's `nodePortAddresses`.
 ///
@@ -128,7 +128,7 @@ impl fmt::Display for NodePortRange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::link::{Address, Interface, Layer, Scope};
+    use crate::model::link::{Address, Interface, Layer, Scope};
 
     const ALL: [&str; 5] = ["192.0.2.1", "198.51.100.1", "2001:db8::1", "2001:db8:1::1", "fe80::1"];
 

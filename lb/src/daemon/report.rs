@@ -11,7 +11,7 @@ use super::{Daemon, GuardReport, settings::SysctlReport};
 use crate::{
     config::Note,
     driver::maps::{self, Maps},
-    reconcile::chain,
+    error::chain,
 };
 
 /// The daemon's view of itself, and of what it set up.

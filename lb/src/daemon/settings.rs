@@ -9,10 +9,13 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::Conntrack;
-use crate::driver::{
-    link::{Links, Snapshot},
-    maps::{Hash, Maps, Text},
-    sysctl,
+use crate::{
+    driver::{
+        link::Links,
+        maps::{Hash, Maps, Text},
+        sysctl,
+    },
+    model::link::Snapshot,
 };
 
 const QDISC: &str = "qdisc/";

@@ -10,8 +10,9 @@ use crate::{
         nft::{Ensured, Family, Nft},
         probe::{Translation, probe},
     },
+    error::chain,
     plan::Index,
-    reconcile::{Reconciler, chain},
+    reconcile::Reconciler,
 };
 
 /// After listing the nft elements, the wait in units of the time it took.

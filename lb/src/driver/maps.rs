@@ -7,7 +7,7 @@ mod rates;
 
 use forwarding::Flows;
 
-pub use forwarding::{Forwarding, Links};
+pub use forwarding::Forwarding;
 pub use lookup::{Chunks, Lookup};
 pub use maglev::MaglevTables;
 pub use rates::Rates;

@@ -1,11 +1,18 @@
-//! The part of the Kubernetes API that decides about packets, in types that cannot hold nonsense.
+//! What the other parts talk about, as types and nothing else: the part of the Kubernetes API that decides about packets,
+//! in types that cannot hold nonsense, changes to it, and the interfaces of the host.
 
+pub mod address;
+pub mod change;
 mod endpoint;
+mod family;
+pub mod forwarding;
 mod guard;
+pub mod link;
 mod node;
 mod service;
 
 pub use endpoint::{Conditions, Endpoint, Slice, SlicePort};
+pub use family::Family;
 pub use guard::GuardWish;
 pub use node::{Node, ServiceCidr};
 pub use service::{Protocol, Service, ServicePort, TrafficPolicy};

@@ -11,35 +11,7 @@ use datapath::abi::{Addr, FrontendKey, Guard, MASQUERADE, REFUSE, WITHHOLD};
 use ipnet::IpNet;
 
 use super::eligible::{Candidate, Eligible, Viewpoint, candidates, eligible};
-use crate::model::{Protocol, Service, ServicePort, Slice, TrafficPolicy};
-
-/// Address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// The family of an address.
-    #[must_use]
-    pub const fn of(ip: IpAddr) -> Self {
-        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    const fn has(self, network: &IpNet) -> bool {
-        matches!((self, network), (Self::V4, IpNet::V4(_)) | (Self::V6, IpNet::V6(_)))
-    }
-
-    const fn any(self) -> Addr {
-        match self {
-            Self::V4 => Addr::ANY_V4,
-            Self::V6 => Addr::ANY_V6,
-        }
-    }
-}
+use crate::model::{Family, Protocol, Service, ServicePort, Slice, TrafficPolicy};
 
 /// Which of the lists of endpoints of a service port a table is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

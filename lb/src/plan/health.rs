@@ -9,10 +9,9 @@ use std::{
 
 use super::{
     Dirty, Index,
-    desired::Family,
     eligible::{Viewpoint, candidates, eligible},
 };
-use crate::model::{ObjectName, Service, Slice, TrafficPolicy};
+use crate::model::{Family, ObjectName, Service, Slice, TrafficPolicy};
 
 /// What a Service's health check port tells.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,11 +8,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Rejection, desired::Family};
-use crate::{
-    convert::Converted,
-    model::{Node, ObjectName, Service, ServiceCidr, Slice},
-    source::{Change, Event},
+use super::Rejection;
+use crate::model::{
+    Family, Node, ObjectName, Service, ServiceCidr, Slice,
+    change::{Change, Converted, Event},
 };
 
 /// The objects that sources told of.

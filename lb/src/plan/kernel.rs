@@ -12,12 +12,8 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 use datapath::abi::{Addr, Backend, Frontend, FrontendKey, Label};
 
 use self::references::{Counts, Idle, serves};
-use super::{
-    Flagged, MaglevSpec,
-    delta::Table,
-    desired::{Family, Scope},
-    ids::Ids,
-};
+use super::{Flagged, MaglevSpec, delta::Table, desired::Scope, ids::Ids};
+use crate::model::Family;
 
 /// For how long nothing must have referred to a backend before it is deleted and its id given to another: a label may
 /// still travel with a packet, and a process may still be connecting. Likewise for ids of tables and services.

@@ -17,12 +17,12 @@ use ipnet::IpNet;
 
 use super::{
     Actual, Dirty, Flagged, Found, Index, Step,
-    desired::{self, Family, FrontendKind, Scope, Setting},
+    desired::{self, FrontendKind, Scope, Setting},
     eligible::Viewpoint,
     kernel::{Kernel, TableKey, Target},
     stale::{Endpoints, Touched},
 };
-use crate::model::ObjectName;
+use crate::model::{Family, ObjectName};
 
 /// What the plan depends on besides the objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

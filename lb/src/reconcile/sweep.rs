@@ -13,7 +13,7 @@ use std::{
 use datapath::abi::{Backend, SocketKey, SocketPeer, UDP};
 use tracing::{debug, info, warn};
 
-use super::{RETRY, chain};
+use super::RETRY;
 use crate::{
     driver::{
         conntrack::{self, Conntrack},
@@ -21,6 +21,7 @@ use crate::{
         maps::{self, Hash},
         netns::{self, Namespace},
     },
+    error::chain,
     plan::Stale,
 };
 

@@ -29,10 +29,12 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{Sender, error::SendError};
 
-use super::{Change, Event, Outcome};
 use crate::{
     convert::{self, Selector},
-    model::ObjectName,
+    model::{
+        ObjectName,
+        change::{Change, Event, Outcome},
+    },
 };
 
 /// The server ends a watch after this many seconds and we begin the next. A connection that died silently is noticed

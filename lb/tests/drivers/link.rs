@@ -1,6 +1,9 @@
 //! Interfaces, addresses and default routes.
 
-use portico::driver::link::{Interface, Layer, Links, Scope, Snapshot};
+use portico::{
+    driver::link::Links,
+    model::link::{Interface, Layer, Scope, Snapshot},
+};
 
 use crate::netns::Netns;
 

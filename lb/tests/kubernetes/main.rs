@@ -23,11 +23,11 @@ use kube::{
 };
 use portico::{
     convert::Selector,
-    model::{Node, Service, ServiceCidr, Slice},
-    source::{
-        Change, Event, Outcome,
-        kubernetes::{self, Error, Options},
+    model::{
+        Node, Service, ServiceCidr, Slice,
+        change::{Change, Event, Outcome},
     },
+    source::kubernetes::{self, Error, Options},
 };
 use serde_json::{Value, json};
 use server::Server;

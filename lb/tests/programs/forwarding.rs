@@ -23,10 +23,7 @@ use nix::{
     net::if_::if_nametoindex,
     sched::{CloneFlags, unshare},
 };
-use portico::{
-    driver::{maps::Links, objects::FAST_PROGRAMS},
-    lab::eventually,
-};
+use portico::{driver::objects::FAST_PROGRAMS, lab::eventually, model::forwarding::Links};
 
 use crate::rig::Rig;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::driver::link::Layer;
+use crate::model::link::Layer;
 
 fn ips(list: &[&str]) -> Vec<IpAddr> {
     list.iter().map(|ip| ip.parse().unwrap()).collect()

@@ -18,7 +18,7 @@ use prometheus_client::{
 };
 
 use super::health::FAMILIES;
-use crate::{daemon::report::Report, plan::desired};
+use crate::{daemon::report::Report, model};
 
 type Labels = Vec<(&'static str, String)>;
 type Seconds = Gauge<f64, AtomicU64>;
@@ -63,10 +63,10 @@ fn histograms(constructor: fn() -> Histogram) -> Histograms {
     Family::new_with_constructor(constructor)
 }
 
-fn family_name(family: desired::Family) -> &'static str {
+fn family_name(family: model::Family) -> &'static str {
     match family {
-        desired::Family::V4 => FAMILIES[0],
-        desired::Family::V6 => FAMILIES[1],
+        model::Family::V4 => FAMILIES[0],
+        model::Family::V6 => FAMILIES[1],
     }
 }
 
@@ -215,8 +215,8 @@ impl Metrics {
     }
 
     /// So many changes were seen.
-    pub(super) fn changed(&self, services: u64, endpoints: impl Fn(desired::Family) -> u64) {
-        for family in [desired::Family::V4, desired::Family::V6] {
+    pub(super) fn changed(&self, services: u64, endpoints: impl Fn(model::Family) -> u64) {
+        for family in [model::Family::V4, model::Family::V6] {
             let labels = labels(family_name(family));
             self.service_changes.get_or_create(&labels).inc_by(services);
             self.service_changes_pending.get_or_create(&labels).inc_by(services as i64);
@@ -245,13 +245,13 @@ impl Metrics {
     }
 
     /// A change of endpoints is in force that long after what gave rise to it.
-    pub(super) fn programmed(&self, family: desired::Family, after: Duration) {
+    pub(super) fn programmed(&self, family: model::Family, after: Duration) {
         let labels = labels(family_name(family));
         self.network_programming.get_or_create(&labels).observe(after.as_secs_f64());
     }
 
     /// So many Services have a local policy and no endpoint here.
-    pub(super) fn no_local_endpoints(&self, family: desired::Family, internal: usize, external: usize) {
+    pub(super) fn no_local_endpoints(&self, family: model::Family, internal: usize, external: usize) {
         for (policy, count) in [("internal", internal), ("external", external)] {
             let mut labels = labels(family_name(family));
             labels.push(("traffic_policy", policy.to_owned()));

@@ -32,10 +32,9 @@ use super::{
     status::{Reply, ask},
 };
 use crate::{
-    model::ObjectName,
+    model::{Family, ObjectName},
     plan::{
         Changes, Dirty, Index, NodeFacts, Rejection,
-        desired::Family,
         health::{LocalEndpoints, Policy},
     },
     reconcile::{Progress, Sweeps},

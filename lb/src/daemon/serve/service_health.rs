@@ -27,8 +27,8 @@ use super::{
     http::{self, Answer},
 };
 use crate::{
-    model::ObjectName,
-    plan::{desired::Family, health::HealthCheck},
+    model::{Family, ObjectName},
+    plan::health::HealthCheck,
 };
 
 /// Wait before a port that could not be had is tried again: somebody may have let go of it without anything changing.

@@ -1,7 +1,7 @@
 //! The maps of established flows: between which links they are forwarded, and how much was.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
 };
@@ -16,18 +16,10 @@ use datapath::{
 };
 
 use super::{Error, Hash, Map, open};
-use crate::driver::{pins::PinDir, sys};
-
-/// Between which links established flows are forwarded.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Links {
-    /// Where they may arrive.
-    pub inputs: BTreeMap<InputKey, Input>,
-    /// Where they may leave, by the index of the interface that routes.
-    pub outputs: BTreeMap<u32, Output>,
-    /// Devices that packets may be redirected to: those of the former, and those where the guard answers.
-    pub devices: BTreeSet<u32>,
-}
+use crate::{
+    driver::{pins::PinDir, sys},
+    model::forwarding::Links,
+};
 
 /// The maps.
 #[derive(Debug)]

@@ -1,10 +1,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
-use crate::{
-    convert::Converted,
-    model::{Conditions, Endpoint, GuardWish, Protocol, ServicePort, SlicePort},
-    source::{Change, Event},
+use crate::model::{
+    Conditions, Endpoint, GuardWish, Protocol, ServicePort, SlicePort,
+    change::{Change, Converted, Event},
 };
 
 const HERE: &str = "node-here";

@@ -2,10 +2,10 @@ use datapath::abi::{self, FrontendKey};
 
 use super::Planner;
 use crate::{
-    model::ObjectName,
+    model::{Family, ObjectName},
     plan::{
         Rejection,
-        desired::{Family, FrontendKind, Scope},
+        desired::{FrontendKind, Scope},
         maglev,
     },
 };

@@ -12,7 +12,7 @@ use super::{
     document::{self, Format},
     tree::Tree,
 };
-use crate::{convert::Selector, source::Event};
+use crate::{convert::Selector, model::change::Event};
 
 /// Larger files are refused, lest a mistake take all memory.
 const MAX_BYTES: u64 = 256 << 20;

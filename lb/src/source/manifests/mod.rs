@@ -25,8 +25,7 @@ use self::{
     directory::{Directory, Identity},
     watch::{Pending, Watch},
 };
-use super::Event;
-use crate::convert::Selector;
+use crate::{convert::Selector, model::change::Event};
 
 /// Quiet after which a change counts as finished.
 const SETTLE: Duration = Duration::from_millis(50);

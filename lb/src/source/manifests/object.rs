@@ -6,10 +6,12 @@ use k8s_openapi::api::{core::v1, discovery, networking};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::super::{Change, Event, Outcome};
 use crate::{
     convert::{self, Selector},
-    model::{Node, ObjectName, Service, ServiceCidr, Slice},
+    model::{
+        Node, ObjectName, Service, ServiceCidr, Slice,
+        change::{Change, Event, Outcome},
+    },
 };
 
 /// The kinds that are read.

@@ -6,7 +6,7 @@ use super::{
     document::{Clean, Contents},
     object::{Key, Kind, Object},
 };
-use crate::source::{Change, Event, Outcome};
+use crate::model::change::{Change, Event, Outcome};
 
 /// The files, by name, and what was told of them.
 #[derive(Default)]

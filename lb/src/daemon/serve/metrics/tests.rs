@@ -49,14 +49,14 @@ fn rejections_and_verdicts_are_told_with_their_reasons() {
 fn busy() -> Metrics {
     let metrics = Metrics::new();
     let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    metrics.changed(3, |family| if family == desired::Family::V4 { 2 } else { 0 });
+    metrics.changed(3, |family| if family == model::Family::V4 { 2 } else { 0 });
     metrics.queued(now);
     metrics.round(Duration::from_millis(3), true);
     metrics.round(Duration::from_millis(30), false);
     metrics.changed(1, |_| 0);
     metrics.updated(now);
-    metrics.programmed(desired::Family::V6, Duration::from_millis(700));
-    metrics.no_local_endpoints(desired::Family::V4, 1, 2);
+    metrics.programmed(model::Family::V6, Duration::from_millis(700));
+    metrics.no_local_endpoints(model::Family::V4, 1, 2);
     metrics.forgot(Duration::from_millis(1), 4, 0);
     metrics.failures(2, 1);
     metrics.failures(3, 1);

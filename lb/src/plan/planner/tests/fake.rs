@@ -4,13 +4,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::super::*;
 use crate::{
-    convert::Converted,
     model::{
         Conditions, Endpoint, GuardWish, Protocol, Service as ServiceObject, ServicePort, Slice, SlicePort,
         TrafficPolicy,
+        change::{Change, Converted, Event},
     },
     plan::{MaglevSpec, kernel::QUARANTINE},
-    source::{Change, Event},
 };
 
 pub(super) const HERE: &str = "node-here";

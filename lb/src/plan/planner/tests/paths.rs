@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::{super::*, fake::*};
-use crate::{
-    model::{Conditions, Endpoint, Protocol, Service as ServiceObject, Slice, TrafficPolicy},
-    source::{Change, Event},
+use crate::model::{
+    Conditions, Endpoint, Protocol, Service as ServiceObject, Slice, TrafficPolicy,
+    change::{Change, Event},
 };
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];

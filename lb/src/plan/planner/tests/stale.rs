@@ -1,9 +1,9 @@
 //! What a change gives cause to look for in flows and sockets.
 
 use super::{super::*, fake::*};
-use crate::{
-    model::{Conditions, Protocol, Service as ServiceObject, Slice},
-    source::{Change, Event},
+use crate::model::{
+    Conditions, Protocol, Service as ServiceObject, Slice,
+    change::{Change, Event},
 };
 
 fn udp_service(name: &str, n: u8) -> ServiceObject {
