@@ -13,13 +13,11 @@ use datapath::abi::Guard;
 use serde_json::Value;
 
 use super::{
-    Config, Given, Host, Mistake, Note,
-    field::{ip, net},
+    Config, Conntrack, DetectLocal, FastPath, Given, Host, Mistake, NodePortAddresses, NodePortRange, Note,
+    Options, Source, XdpChoice,
+    kind::{ip, net},
     portico,
     settings::{Origin, Schema, Settings, put},
-};
-use crate::daemon::{
-    Conntrack, DetectLocal, FastPath, NodePortAddresses, NodePortRange, Options, Source, XdpChoice,
 };
 
 pub(super) const VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";

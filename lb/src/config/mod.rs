@@ -7,20 +7,27 @@
 
 mod document;
 mod duration;
+mod fast_path;
 mod field;
 mod flag;
+mod kind;
 mod kube_proxy;
+mod mistake;
+mod node_port;
+mod options;
 mod portico;
 mod settings;
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde_json::Value;
 
 use self::{document::Tree, settings::Settings};
-use crate::daemon::Options;
-
+pub use fast_path::{FastPath, FastPathPart};
+pub use mistake::{Mistake, Mistakes, Note};
+pub use node_port::{NodePortAddresses, NodePortRange};
+pub use options::{Conntrack, DetectLocal, Options, Source, XdpChoice};
 pub use settings::Flag;
 
 /// A file that was read.
@@ -60,57 +67,6 @@ pub struct Config {
     /// A `PorticoConfiguration` with everything in it, if anything of it was set.
     pub portico: Option<Value>,
 }
-
-/// Something that was set and is not honoured.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Note {
-    /// The flag, or the file and the path in its document.
-    pub object: String,
-    /// One line.
-    pub reason: String,
-}
-
-/// Something wrong.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mistake {
-    /// The file or the flag.
-    pub place: String,
-    /// The path in the document, if it is about one.
-    pub path: String,
-    /// One line.
-    pub problem: String,
-}
-
-impl Mistake {
-    /// One at the same place with another path.
-    fn below(&self, key: &str) -> Self {
-        let path = match (self.path.as_str(), key.starts_with('[')) {
-            ("", _) => key.to_owned(),
-            (path, true) => format!("{path}{key}"),
-            (path, false) => format!("{path}.{key}"),
-        };
-        Self { place: self.place.clone(), path, problem: String::new() }
-    }
-
-    /// This one, for a reason.
-    fn because(&self, problem: String) -> Self {
-        Self { problem, ..self.clone() }
-    }
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for part in [&self.place, &self.path].into_iter().filter(|part| !part.is_empty()) {
-            write!(f, "{part}: ")?;
-        }
-        f.write_str(&self.problem)
-    }
-}
-
-/// All mistakes, a line for each.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct Mistakes(pub Vec<Mistake>);
 
 /// All flags, of which some do nothing.
 pub fn flags() -> impl Iterator<Item = Flag> {
@@ -209,7 +165,7 @@ fn read_file(file: File<'_>, kube_proxy: &mut Settings, own: &mut Settings, mist
 /// # Errors
 /// One line that says it is none.
 pub fn cidr(text: &str) -> Result<IpNet, String> {
-    field::net(text)
+    kind::net(text)
 }
 
 #[cfg(test)]

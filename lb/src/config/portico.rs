@@ -4,10 +4,10 @@ use super::{
     field::{
         Field, Fixed,
         Fixed::{Null, Text},
-        Kind,
         Preset::{Absent, Unset},
         Used::Honoured,
     },
+    kind::Kind,
     settings::Schema,
 };
 

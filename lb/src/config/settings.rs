@@ -8,7 +8,8 @@ use super::{
     Given, Mistake, Note,
     document::Tree,
     duration,
-    field::{Field, Kind, Preset, Used, is_zero},
+    field::{Field, Preset, Used, is_zero},
+    kind::Kind,
 };
 
 /// Fields and where else they may be.

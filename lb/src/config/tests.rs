@@ -3,7 +3,6 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use serde_json::json;
 
 use super::{kube_proxy::SCHEMA, *};
-use crate::daemon::{Conntrack, DetectLocal, NodePortAddresses, Source};
 
 const NAME: &str = "config.conf";
 const HEAD: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
@@ -686,7 +685,7 @@ fn portico_s_own_document_needs_no_other() {
     assert_eq!(flags(&[("master", "https://a")]).options.api_server.as_deref(), Some("https://a"));
     assert_eq!(options.node_name, "edge");
     assert_eq!(options.interfaces, ["eth0"]);
-    assert_eq!(options.xdp, crate::daemon::XdpChoice::Off);
+    assert_eq!(options.xdp, XdpChoice::Off);
     assert_eq!(options.cgroup, Some("/c".into()));
     assert_eq!(options.pin_dir, PathBuf::from("/p"));
     assert_eq!(options.service_cidrs, [cidr("10.96.0.0/12").unwrap(), cidr("fd00::/108").unwrap()]);

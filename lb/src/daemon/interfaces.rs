@@ -1,17 +1,16 @@
 //! Which program runs on which interface, and keeping it so as interfaces come and go.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use tracing::{info, warn};
 
 use super::{
-    DetectLocal,
     facts::pod_interfaces,
-    fast::{self, FastPath},
     report::{InterfaceReport, SwitchReport, XdpReport},
 };
 use crate::{
+    config::{DetectLocal, FastPath, XdpChoice},
     driver::{
         attach::{self, TcMode, XdpMode, XdpTask},
         features,
@@ -25,32 +24,8 @@ use crate::{
         forwarding::Links,
         link::{Interface, Layer, Snapshot},
     },
+    plan::links,
 };
-
-/// How XDP is to run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum XdpChoice {
-    /// In the driver; where it cannot, in the stack; where that fails too, not at all.
-    #[default]
-    Auto,
-    /// In the driver or fail.
-    Native,
-    /// In the stack or fail.
-    Generic,
-    /// Not at all; tc decides.
-    Off,
-}
-
-impl fmt::Display for XdpChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Auto => "auto",
-            Self::Native => "native",
-            Self::Generic => "generic",
-            Self::Off => "off",
-        })
-    }
-}
 
 /// The interfaces that packets for frontends arrive on.
 #[derive(Debug)]
@@ -121,7 +96,7 @@ impl Interfaces {
         let mut found = Vec::new();
         for (name, attached) in &mut self.attached {
             let (Some(interface), Some(device)) =
-                (fast::device(snapshot, name), fast::device(snapshot, &attached.xdp.device))
+                (links::device(snapshot, name), links::device(snapshot, &attached.xdp.device))
             else {
                 continue;
             };
@@ -151,9 +126,9 @@ impl Interfaces {
                     format!("SYN cookies are sent by the kernel, {lacks}")
                 };
             }
-            found.push(fast::Link { interface, device, takes_redirects, forwards });
+            found.push(links::Link { interface, device, takes_redirects, forwards });
         }
-        let links = fast::links(&found);
+        let links = links::links(&found);
         if self.links.as_ref() == Some(&links) {
             return;
         }

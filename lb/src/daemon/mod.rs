@@ -4,12 +4,10 @@
 
 pub mod cleanup;
 mod facts;
-mod fast;
 mod guard;
 mod interfaces;
 mod namespace;
-mod node_port;
-mod options;
+mod objects;
 mod report;
 mod serve;
 mod settings;
@@ -17,12 +15,9 @@ mod status;
 mod translation;
 
 pub use crate::driver::namespace_cookie as cookie;
-pub use fast::{FastPath, FastPathPart};
 pub use guard::GuardReport;
-pub use interfaces::{XdpChoice, detach_all};
+pub use interfaces::detach_all;
 pub use namespace::describe;
-pub use node_port::{NodePortAddresses, NodePortRange};
-pub use options::{Conntrack, DetectLocal, Options, Source};
 pub use report::{
     CounterReport, InterfaceReport, Report, SwitchReport, TrafficReport, Translations, Trouble, XdpReport,
 };
@@ -46,7 +41,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    convert::Selector,
+    config::Options,
     driver::{
         attach, cgroup,
         link::{self, Links},
@@ -56,10 +51,9 @@ use crate::{
         pins::{Lock, PinDir},
     },
     error::chain,
-    model::{Service, change::Event, link::Snapshot},
+    model::{Service, link::Snapshot},
     plan::{Dirty, Index, NodeFacts, Rejection},
     reconcile::{Kernel, Reconciler},
-    source,
 };
 use interfaces::Interfaces;
 use serve::{Round, Serving};
@@ -162,7 +156,7 @@ struct Daemon {
 
 impl Daemon {
     async fn start(options: Options, pins: PinDir) -> anyhow::Result<Self> {
-        options.source.check(options.api_server.as_deref()).await?;
+        objects::check(&options.source, options.api_server.as_deref()).await?;
         let serving = Serving::start(&options).await?;
         let links = Links::open().context("cannot list the interfaces")?;
         // Before what they watch is looked at: what changes in between is seen twice rather than never.
@@ -233,7 +227,7 @@ impl Daemon {
 
     async fn run(&mut self, claim: Claim) -> anyhow::Result<()> {
         let (sender, mut events) = mpsc::channel(QUEUE);
-        let mut source = tokio::spawn(follow(self.options.clone(), sender));
+        let mut source = tokio::spawn(objects::follow(self.options.clone(), sender));
         let mut requests = Requests::new();
         tokio::spawn(status::serve(claim, requests.sender()));
         self.serving.ready(&self.options, &requests.sender())?;
@@ -498,21 +492,4 @@ async fn watched<'a, W, T, F: Future<Output = T>>(
         Some(watch) => changed(watch).await,
         None => pending().await,
     }
-}
-
-async fn follow(options: Options, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
-    let selector = Selector::new(options.service_proxy_name);
-    match options.source {
-        Source::Manifests(dir) => source::manifests::run(dir, selector, events).await?,
-        Source::Kubernetes(kubeconfig) => {
-            let options = source::kubernetes::Options {
-                kubeconfig,
-                server: options.api_server,
-                node: options.node_name,
-                selector,
-            };
-            source::kubernetes::run(options, events).await?;
-        }
-    }
-    Ok(())
 }

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::Conntrack;
 use crate::{
+    config::Conntrack,
     driver::{
         link::Links,
         maps::{Hash, Maps, Text},

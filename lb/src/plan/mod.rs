@@ -24,6 +24,7 @@ pub mod health;
 pub mod ids;
 pub mod index;
 mod kernel;
+pub mod links;
 pub mod maglev;
 mod planner;
 mod stale;

@@ -5,7 +5,7 @@ use clap::Parser as _;
 use super::*;
 use crate::{
     cli::{Cli, Command},
-    daemon::{DetectLocal, Source, XdpChoice},
+    config::{DetectLocal, Source, XdpChoice},
 };
 
 fn parse(line: &str) -> Run {
@@ -123,7 +123,7 @@ fn what_is_written_is_read_as_the_same() {
         write(&path, &before).unwrap();
         let after = read(&format!("--config {}", path.display()));
         let acts = |config: &Config| {
-            let options = daemon::Options { notes: Vec::new(), ..config.options.clone() };
+            let options = config::Options { notes: Vec::new(), ..config.options.clone() };
             format!("{options:?} {} {:?}", config.verbosity, config.portico)
         };
         assert_eq!(acts(&after), acts(&before), "{}", fs::read_to_string(&path).unwrap());

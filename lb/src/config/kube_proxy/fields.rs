@@ -1,9 +1,11 @@
-use super::super::field::{
-    COUNT, Field,
-    Fixed::{Bool, Int, Map, Null, Text, Texts},
-    INT32, Kind,
-    Preset::{self, Absent, Gone, Unset},
-    Used::{self, Honoured, Meaningless},
+use super::super::{
+    field::{
+        Field,
+        Fixed::{Bool, Int, Map, Null, Text, Texts},
+        Preset::{self, Absent, Gone, Unset},
+        Used::{self, Honoured, Meaningless},
+    },
+    kind::{COUNT, INT32, Kind},
 };
 
 const WINDOWS: Used = Meaningless("it is for Windows");

@@ -27,11 +27,11 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Options, Source,
     report::Translations,
     status::{Reply, ask},
 };
 use crate::{
+    config::{Options, Source},
     model::{Family, ObjectName},
     plan::{
         Changes, Dirty, Index, NodeFacts, Rejection,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::daemon::Conntrack;
+use crate::config::Conntrack;
 
 /// Entries for each CPU add up to no more than this, as on kube-proxy since 1.36. An explicit minimum counts all the same.
 const MOST: u64 = 1 << 20;

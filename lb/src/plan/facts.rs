@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{DetectLocal, Options};
 use crate::{
+    config::{DetectLocal, Options},
     model::{
         Node,
         link::{Interface, Snapshot},

@@ -1,3 +1,5 @@
+//! On which addresses `NodePorts` are served.
+
 use std::{
     collections::BTreeSet,
     fmt,
@@ -107,7 +109,7 @@ impl FromStr for NodePortRange {
             "primary" => Ok(Self::Primary),
             "localhost" => Ok(Self::Localhost),
             "all" => Ok(Self::All),
-            _ => crate::config::cidr(text)
+            _ => super::kind::net(text)
                 .map(Self::Net)
                 .map_err(|_| format!("{text:?} is neither a CIDR nor one of primary, localhost, all")),
         }

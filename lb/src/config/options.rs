@@ -1,16 +1,16 @@
+//! What the daemon is asked to do.
+
 use std::{
-    fmt, fs,
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
-use anyhow::Context as _;
 use datapath::abi::Guard;
 use ipnet::IpNet;
 
-use super::{FastPath, NodePortAddresses, XdpChoice};
-use crate::{config::Note, source};
+use super::{fast_path::FastPath, mistake::Note, node_port::NodePortAddresses};
 
 /// Where objects come from.
 #[derive(Clone, Debug)]
@@ -19,21 +19,6 @@ pub enum Source {
     Manifests(PathBuf),
     /// An API server, by kubeconfig; none: whatever the environment says.
     Kubernetes(Option<PathBuf>),
-}
-
-impl Source {
-    /// Whether there is anything to follow at all, before the host is changed for it.
-    pub(super) async fn check(&self, api_server: Option<&str>) -> anyhow::Result<()> {
-        match self {
-            Self::Manifests(dir) => {
-                fs::read_dir(dir).with_context(|| format!("cannot read manifests in {}", dir.display()))?;
-            }
-            Self::Kubernetes(kubeconfig) => source::kubernetes::check(kubeconfig.as_deref(), api_server)
-                .await
-                .context("no objects to serve; name their source with --kubeconfig or --manifests")?,
-        }
-        Ok(())
-    }
 }
 
 /// What the command line and the configuration say.
@@ -150,5 +135,30 @@ impl fmt::Display for Source {
             Self::Kubernetes(Some(path)) => write!(f, "API server of {}", path.display()),
             Self::Kubernetes(None) => f.write_str("API server"),
         }
+    }
+}
+
+/// How XDP is to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum XdpChoice {
+    /// In the driver; where it cannot, in the stack; where that fails too, not at all.
+    #[default]
+    Auto,
+    /// In the driver or fail.
+    Native,
+    /// In the stack or fail.
+    Generic,
+    /// Not at all; tc decides.
+    Off,
+}
+
+impl fmt::Display for XdpChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Off => "off",
+        })
     }
 }
