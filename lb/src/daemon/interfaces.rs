@@ -5,15 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, bail};
 use tracing::{info, warn};
 
-use super::{
-    facts::pod_interfaces,
-    report::{InterfaceReport, SwitchReport, XdpReport},
-};
+use super::report::{InterfaceReport, SwitchReport, XdpReport};
 use crate::{
     config::{DetectLocal, FastPath, XdpChoice},
     driver::{
         attach::{self, TcMode, XdpMode, XdpTask},
-        features,
+        kernel::netdev,
         maps::Forwarding,
         objects::Objects,
         pins::PinDir,
@@ -67,7 +64,7 @@ impl Interfaces {
         snapshot: &Snapshot,
     ) -> anyhow::Result<Self> {
         for name in named {
-            if find(snapshot, name).is_none() {
+            if links::find(snapshot, name).is_none() {
                 bail!("there is no interface {name}");
             }
         }
@@ -96,7 +93,7 @@ impl Interfaces {
         let mut found = Vec::new();
         for (name, attached) in &mut self.attached {
             let (Some(interface), Some(device)) =
-                (links::device(snapshot, name), links::device(snapshot, &attached.xdp.device))
+                (links::find(snapshot, name), links::find(snapshot, &attached.xdp.device))
             else {
                 continue;
             };
@@ -110,7 +107,7 @@ impl Interfaces {
             // Before Linux 6.3 nobody says; what runs XDP in a physical device's driver does this, too.
             let physical = device.kind.is_none();
             let takes_redirects = attached.xdp.mode == XdpMode::Native.to_string()
-                && features::takes_redirects(device.index).is_ok_and(|takes| takes.unwrap_or(physical));
+                && netdev::takes_redirects(device.index).is_ok_and(|takes| takes.unwrap_or(physical));
             let lacks = if takes_redirects { "" } else { "as it takes no redirected packets" };
             if attached.fast.on {
                 attached.fast.reason = match (forwards, takes_redirects) {
@@ -147,7 +144,8 @@ impl Interfaces {
         snapshot: &Snapshot,
         strict: bool,
     ) -> anyhow::Result<()> {
-        let wanted: Vec<Interface> = self.wanted(snapshot).into_iter().cloned().collect();
+        let wanted: Vec<Interface> =
+            links::wanted(&self.named, &self.pods, snapshot).into_iter().cloned().collect();
         let mut failed = None;
         for interface in &wanted {
             if self.attached.get(&interface.name).is_some_and(|known| known.index == interface.index) {
@@ -231,31 +229,6 @@ impl Interfaces {
         self.attached.iter().map(report).chain(absent).collect()
     }
 
-    fn wanted<'a>(&'a self, snapshot: &'a Snapshot) -> Vec<&'a Interface> {
-        let mut wanted = self.uplinks(snapshot);
-        for interface in pod_interfaces(&self.pods, snapshot).filter(|interface| interface.up) {
-            if wanted.iter().all(|known| known.index != interface.index) {
-                wanted.push(interface);
-            }
-        }
-        wanted
-    }
-
-    fn uplinks<'a>(&self, snapshot: &'a Snapshot) -> Vec<&'a Interface> {
-        if !self.named.is_empty() {
-            return self.named.iter().filter_map(|name| find(snapshot, name)).collect();
-        }
-        let real = |interface: &&Interface| interface.up && interface.layer != Layer::Loopback;
-        let all = || snapshot.interfaces.iter().filter(real);
-        let defaults: Vec<&Interface> = all()
-            .filter(|interface| {
-                snapshot.default_v4.contains(&interface.index)
-                    || snapshot.default_v6.contains(&interface.index)
-            })
-            .collect();
-        if defaults.is_empty() { all().collect() } else { defaults }
-    }
-
     fn attach_one(
         &mut self,
         objects: &mut Objects,
@@ -279,7 +252,8 @@ impl Interfaces {
                 TcMode::Clsact
             }
         };
-        let uplink = self.uplinks(snapshot).iter().any(|uplink| uplink.index == interface.index);
+        let uplink =
+            links::uplinks(&self.named, snapshot).iter().any(|uplink| uplink.index == interface.index);
         let mut fast = self.fast_path(objects, &interface.name);
         let xdp = if uplink {
             let task = match objects.fast() {
@@ -287,7 +261,7 @@ impl Interfaces {
                 Ok(()) if self.guard => XdpTask::Guard,
                 _ => XdpTask::Decide,
             };
-            self.attach_xdp(objects, pins, base(snapshot, interface), ethernet, task)?
+            self.attach_xdp(objects, pins, links::base(snapshot, interface), ethernet, task)?
         } else {
             let reason = "pods are behind it".to_owned();
             XdpReport { device: interface.name.clone(), mode: XdpReport::OFF.to_owned(), reason }
@@ -381,20 +355,6 @@ impl Interfaces {
     }
 }
 
-fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Interface> {
-    snapshot.interfaces.iter().find(|interface| interface.name == name)
-}
-
-/// The device that receives for an interface: tc belongs on the VLAN device that routes, because it would overwrite the
-/// label, and XDP on the device beneath, which it runs fastest on.
-fn base<'a>(snapshot: &'a Snapshot, interface: &'a Interface) -> &'a Interface {
-    let below = |interface: &&'a Interface| {
-        let lower = interface.lower.filter(|_| interface.kind.as_deref() == Some("vlan"))?;
-        snapshot.interfaces.iter().find(|candidate| candidate.index == lower)
-    };
-    std::iter::successors(Some(interface), below).last().unwrap_or(interface)
-}
-
 /// Detaches everything that is attached to interfaces.
 ///
 /// # Errors
@@ -408,92 +368,4 @@ pub fn detach_all(pins: &PinDir, snapshot: &Snapshot) -> Result<(), attach::Erro
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn interface(index: u32, name: &str, kind: Option<&str>, lower: Option<u32>) -> Interface {
-        Interface {
-            index,
-            name: name.to_owned(),
-            kind: kind.map(str::to_owned),
-            lower,
-            vlan: None,
-            mac: None,
-            controller: None,
-            route_mtu: None,
-            up: true,
-            mtu: 1500,
-            layer: Layer::Ethernet,
-            addresses: Vec::new(),
-        }
-    }
-
-    fn snapshot() -> Snapshot {
-        Snapshot {
-            interfaces: vec![
-                Interface { layer: Layer::Loopback, ..interface(1, "lo", None, None) },
-                interface(2, "eth0", None, None),
-                interface(3, "eth0.5", Some("vlan"), Some(2)),
-                interface(4, "eth0.5.6", Some("vlan"), Some(3)),
-                Interface { up: false, ..interface(5, "eth1", None, None) },
-            ],
-            ..Snapshot::default()
-        }
-    }
-
-    fn names(interfaces: &[&Interface]) -> Vec<String> {
-        interfaces.iter().map(|interface| interface.name.clone()).collect()
-    }
-
-    #[test]
-    fn xdp_goes_beneath_vlan_devices() {
-        let snapshot = snapshot();
-        let base_of = |name| find(&snapshot, name).map(|i| base(&snapshot, i).name.clone());
-        assert_eq!(base_of("eth0.5.6").as_deref(), Some("eth0"));
-        assert_eq!(base_of("eth0").as_deref(), Some("eth0"));
-    }
-
-    #[test]
-    fn unnamed_interfaces_are_those_with_a_default_route_or_all_that_are_up() {
-        let mut snapshot = snapshot();
-        let chosen = Interfaces::new(
-            &[],
-            XdpChoice::Auto,
-            (FastPath::default(), true),
-            DetectLocal::default(),
-            &snapshot,
-        )
-        .unwrap();
-        assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0", "eth0.5", "eth0.5.6"]);
-        snapshot.default_v6.insert(3);
-        assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0.5"]);
-    }
-
-    #[test]
-    fn interfaces_that_pods_are_told_by_are_wanted_too() {
-        let snapshot = snapshot();
-        let of = |named: &[String], pods| {
-            Interfaces::new(named, XdpChoice::Auto, (FastPath::default(), true), pods, &snapshot).unwrap()
-        };
-        let prefix = DetectLocal::InterfaceNamePrefix("eth0.5".to_owned());
-        let chosen = of(&["eth0".to_owned()], prefix);
-        assert_eq!(names(&chosen.wanted(&snapshot)), ["eth0", "eth0.5", "eth0.5.6"]);
-        assert_eq!(names(&chosen.uplinks(&snapshot)), ["eth0"]);
-        let bridge = DetectLocal::BridgeInterface("eth0.5".to_owned());
-        assert_eq!(names(&of(&["eth0".to_owned()], bridge).wanted(&snapshot)), ["eth0", "eth0.5"]);
-    }
-
-    #[test]
-    fn a_name_that_does_not_exist_is_an_error() {
-        let named = ["eth7".to_owned()];
-        let error = Interfaces::new(
-            &named,
-            XdpChoice::Auto,
-            (FastPath::default(), true),
-            DetectLocal::default(),
-            &snapshot(),
-        )
-        .unwrap_err();
-        assert_eq!(error.to_string(), "there is no interface eth7");
-    }
-}
+mod tests;

@@ -3,7 +3,6 @@
 //! Everything it sets up outlives it. Losing it at any point stops changes from being followed and nothing else.
 
 pub mod cleanup;
-mod facts;
 mod guard;
 mod interfaces;
 mod namespace;
@@ -52,7 +51,7 @@ use crate::{
     },
     error::chain,
     model::{Service, link::Snapshot},
-    plan::{Dirty, Index, NodeFacts, Rejection},
+    plan::{Dirty, Index, NodeFacts, Rejection, facts},
     reconcile::{Kernel, Reconciler},
 };
 use interfaces::Interfaces;

@@ -2,14 +2,11 @@
 //! network namespace of the thread that calls it.
 
 pub mod attach;
-pub mod btf;
 pub mod cgroup;
 pub mod conntrack;
 pub mod diag;
-pub mod fast;
-pub mod features;
 mod host;
-mod kfunc;
+pub mod kernel;
 pub mod link;
 pub mod maps;
 pub mod netns;

@@ -19,8 +19,11 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use zerocopy::IntoBytes as _;
 
 use super::{
-    fast::{self, Support},
-    host, kfunc,
+    host,
+    kernel::{
+        conntrack::{self, Support},
+        kfunc,
+    },
     pins::PinDir,
 };
 
@@ -80,7 +83,7 @@ pub enum Error {
     #[error("cannot resolve the {object} object's calls of kernel functions")]
     Kernel { object: &'static str, source: kfunc::Error },
     #[error("conntrack cannot be asked from XDP")]
-    Fast(#[source] fast::Error),
+    Fast(#[source] conntrack::Error),
     #[error("cannot count the CPUs")]
     Cpus(#[source] io::Error),
     #[error("cannot pin map {map}")]
@@ -276,11 +279,11 @@ impl Drop for Undisturbed {
 /// # Errors
 ///
 /// It is no such object.
-pub fn resolve(object: &[u8]) -> Result<(Vec<u8>, Result<Support, fast::Error>), Error> {
-    let support = fast::support();
+pub fn resolve(object: &[u8]) -> Result<(Vec<u8>, Result<Support, conntrack::Error>), Error> {
+    let support = conntrack::support();
     let ids = support.as_ref().ok().map(|support| support.functions);
     let functions: Vec<_> =
-        fast::FUNCTIONS.iter().enumerate().map(|(i, name)| (*name, ids.map(|ids| ids[i]))).collect();
+        conntrack::FUNCTIONS.iter().enumerate().map(|(i, name)| (*name, ids.map(|ids| ids[i]))).collect();
     let resolved =
         kfunc::resolve(object, &functions).map_err(|source| Error::Kernel { object: "xdp", source })?;
     Ok((resolved, support))

@@ -1,20 +1,64 @@
-//! What the plan depends on besides the objects: pure, from the options, the Node object, and the interfaces there are.
+//! What the plan depends on besides the objects: from the options, the Node object, and the interfaces there are.
 
 use std::net::IpAddr;
 
+use datapath::abi::Guard;
 use ipnet::IpNet;
 
+use super::{Index, desired::Setting, eligible::Viewpoint};
 use crate::{
     config::{DetectLocal, Options},
     model::{
         Node,
         link::{Interface, Snapshot},
     },
-    plan::{Index, NodeFacts},
 };
 
+/// What the plan depends on besides the objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// The node's name, as in `nodeName` of endpoints.
+    pub name: String,
+    /// Addresses on which `NodePorts` are served, both families.
+    pub node_port_addresses: Vec<IpAddr>,
+    /// The node's zone, if it is known.
+    pub zone: Option<String>,
+    /// The node's own addresses, at most one a family.
+    pub node_ips: Vec<IpAddr>,
+    /// All addresses of interfaces: what comes from them comes from this host.
+    pub local_addresses: Vec<IpAddr>,
+    /// Networks that pods of this node have their addresses from.
+    pub pod_networks: Vec<IpNet>,
+    /// Indexes of interfaces that pods of this node are behind.
+    pub pod_interfaces: Vec<u32>,
+    /// Whether pods are told by their interfaces, even if there is none now.
+    pub by_interface: bool,
+    /// Networks that cluster IPs are allocated from.
+    pub service_networks: Vec<IpNet>,
+    /// Whether everything that comes in through a cluster IP is masqueraded.
+    pub masquerade_all: bool,
+    /// How many connections Services take that do not say so; none: nothing is guarded.
+    pub guard: Option<Guard>,
+    /// Whether the guard closes the ports of load-balancer addresses that are not served.
+    pub closes_vips: bool,
+}
+
+impl NodeFacts {
+    pub(super) fn setting(&self) -> Setting<'_> {
+        let of_family = |ipv6| self.pod_networks.iter().any(|net| net.addr().is_ipv6() == ipv6);
+        Setting {
+            at: Viewpoint { node: &self.name, zone: self.zone.as_deref() },
+            node_ips: &self.node_ips,
+            detects: [false, true].map(|ipv6| self.by_interface || of_family(ipv6)),
+            masquerade_all: self.masquerade_all,
+            guard: self.guard,
+        }
+    }
+}
+
 /// The facts about the node as it is now.
-pub(super) fn of(options: &Options, node: Option<&Node>, index: &Index, snapshot: &Snapshot) -> NodeFacts {
+#[must_use]
+pub fn of(options: &Options, node: Option<&Node>, index: &Index, snapshot: &Snapshot) -> NodeFacts {
     let addresses = snapshot.interfaces.iter().flat_map(|interface| &interface.addresses);
     NodeFacts {
         name: options.node_name.clone(),
@@ -51,7 +95,7 @@ fn pod_networks(detect: &DetectLocal, node: Option<&Node>) -> Vec<IpNet> {
 }
 
 /// The interfaces by which pods of this node are told from other clients.
-pub(super) fn pod_interfaces<'a>(
+pub fn pod_interfaces<'a>(
     detect: &'a DetectLocal,
     snapshot: &'a Snapshot,
 ) -> impl Iterator<Item = &'a Interface> {

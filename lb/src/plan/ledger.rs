@@ -57,7 +57,7 @@ impl From<Target> for SocketAddr {
 pub(super) type Members = Arc<[u32]>;
 
 #[derive(Debug)]
-pub(super) struct Kernel {
+pub(super) struct Ledger {
     pub(super) backend_ids: Ids<Target>,
     pub(super) service_ids: Ids<Arc<str>>,
     pub(super) table_ids: Ids<TableKey>,
@@ -85,7 +85,7 @@ pub(super) struct Kernel {
     idle: Idle,
 }
 
-impl Kernel {
+impl Ledger {
     pub(super) fn new(backends: u32, services: u32, tables: u32) -> Self {
         Self {
             // A backend rests before it is deleted; then its id is free.

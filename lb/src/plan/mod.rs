@@ -4,7 +4,7 @@
 //! be changed together. The daemon may die between any two writes, and any write may fail.
 //!
 //! **Approach.** Events change the [`index`]. For each Service they touch, [`Planner::plan`] works out anew which
-//! frontends and Maglev tables it needs ([`desired`], with the endpoints that [`eligible`] picks). The [`kernel`]
+//! frontends and Maglev tables it needs ([`desired`], with the endpoints that [`eligible`] picks). The [`ledger`]
 //! side keeps, for each surface, what is wanted apart from what is there ([`delta`]) and hands out the difference as
 //! [`Step`]s in an order that is safe at each point. The driver performs them and reports back.
 //!
@@ -20,20 +20,24 @@
 pub mod delta;
 pub mod desired;
 pub mod eligible;
+pub mod facts;
 pub mod health;
 pub mod ids;
 pub mod index;
-mod kernel;
+mod ledger;
+mod limits;
 pub mod links;
 pub mod maglev;
 mod planner;
 mod stale;
 mod step;
 
+pub use facts::NodeFacts;
 pub use index::{Changes, Dirty, Index};
-pub use kernel::{BATCH, Found, QUARANTINE};
+pub use ledger::{BATCH, Found, QUARANTINE};
+pub use limits::Limits;
 pub use maglev::MaglevSpec;
-pub use planner::{FrontendView, Limits, NodeFacts, Planner, ServiceView, TableView};
+pub use planner::{FrontendView, Planner, ServiceView, TableView};
 pub use stale::{Stale, Touched};
 pub use step::{Actual, Flagged, Step};
 

@@ -1,107 +1,29 @@
 mod claims;
 mod flags;
 mod flows;
+mod room;
 mod view;
 
 pub use view::{FrontendView, ServiceView, TableView};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
 
-use datapath::abi::{self, Addr, FrontendKey, Name, SourceRange};
-use ipnet::IpNet;
+use datapath::abi::{self, Addr, FrontendKey, SourceRange};
 
 use super::{
     Actual, Dirty, Flagged, Found, Index, Step,
-    desired::{self, FrontendKind, Scope, Setting},
-    eligible::Viewpoint,
-    kernel::{Kernel, TableKey, Target},
+    desired::{self, FrontendKind, Scope},
+    facts::NodeFacts,
+    ledger::{Ledger, TableKey},
+    limits::Limits,
     stale::{Endpoints, Touched},
 };
 use crate::model::{Family, ObjectName};
-
-/// What the plan depends on besides the objects.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeFacts {
-    /// The node's name, as in `nodeName` of endpoints.
-    pub name: String,
-    /// Addresses on which `NodePorts` are served, both families.
-    pub node_port_addresses: Vec<IpAddr>,
-    /// The node's zone, if it is known.
-    pub zone: Option<String>,
-    /// The node's own addresses, at most one a family.
-    pub node_ips: Vec<IpAddr>,
-    /// All addresses of interfaces: what comes from them comes from this host.
-    pub local_addresses: Vec<IpAddr>,
-    /// Networks that pods of this node have their addresses from.
-    pub pod_networks: Vec<IpNet>,
-    /// Indexes of interfaces that pods of this node are behind.
-    pub pod_interfaces: Vec<u32>,
-    /// Whether pods are told by their interfaces, even if there is none now.
-    pub by_interface: bool,
-    /// Networks that cluster IPs are allocated from.
-    pub service_networks: Vec<IpNet>,
-    /// Whether everything that comes in through a cluster IP is masqueraded.
-    pub masquerade_all: bool,
-    /// How many connections Services take that do not say so; none: nothing is guarded.
-    pub guard: Option<abi::Guard>,
-    /// Whether the guard closes the ports of load-balancer addresses that are not served.
-    pub closes_vips: bool,
-}
-
-impl NodeFacts {
-    fn setting(&self) -> Setting<'_> {
-        let of_family = |ipv6| self.pod_networks.iter().any(|net| net.addr().is_ipv6() == ipv6);
-        Setting {
-            at: Viewpoint { node: &self.name, zone: self.zone.as_deref() },
-            node_ips: &self.node_ips,
-            detects: [false, true].map(|ipv6| self.by_interface || of_family(ipv6)),
-            masquerade_all: self.masquerade_all,
-            guard: self.guard,
-        }
-    }
-}
-
-/// What the kernel's maps have room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Frontends.
-    pub frontends: u32,
-    /// Backends; ids are less than this.
-    pub backends: u32,
-    /// Tables, likewise.
-    pub tables: u32,
-    /// Service ports, likewise.
-    pub services: u32,
-    /// Addresses of the node.
-    pub node_addresses: u32,
-    /// Networks of pods and cluster IPs.
-    pub networks: u32,
-    /// Interfaces that pods are behind.
-    pub interfaces: u32,
-    /// Source ranges.
-    pub source_ranges: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        const { assert!(abi::MAX_BACKENDS <= abi::Label::RESERVED) };
-        Self {
-            frontends: abi::MAX_FRONTENDS,
-            backends: abi::MAX_BACKENDS,
-            tables: abi::MAX_TABLES,
-            services: abi::MAX_SERVICES,
-            node_addresses: abi::MAX_NODE_ADDRESSES,
-            networks: abi::MAX_NETWORKS,
-            interfaces: abi::MAX_INTERFACES,
-            source_ranges: abi::MAX_SOURCE_RANGES,
-        }
-    }
-}
 
 /// Decides what the kernel should hold, and hands out the writes that lead there.
 ///
@@ -112,7 +34,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Planner {
     limits: Limits,
-    kernel: Kernel,
+    ledger: Ledger,
     /// None before the first plan.
     facts: Option<NodeFacts>,
     services: BTreeMap<ObjectName, Service>,
@@ -181,7 +103,7 @@ impl Planner {
     pub fn with_limits(limits: Limits) -> Self {
         Self {
             limits,
-            kernel: Kernel::new(limits.backends.min(abi::Label::RESERVED), limits.services, limits.tables),
+            ledger: Ledger::new(limits.backends.min(abi::Label::RESERVED), limits.services, limits.tables),
             facts: None,
             services: BTreeMap::new(),
             ports: BTreeMap::new(),
@@ -212,7 +134,7 @@ impl Planner {
     /// Takes note of what a surface was found to hold, for example that somebody flushed the nft table. What differs
     /// from the plan is mended.
     pub fn found(&mut self, found: Found, now: Duration) {
-        self.kernel.found(found, now);
+        self.ledger.found(found, now);
     }
 
     /// Works out anew what the dirty Services need; all Services the first time and when something about the node changed
@@ -243,41 +165,41 @@ impl Planner {
     /// Keeps what the previous process served and this one was not asked to serve yet, until [`Planner::let_go`]: its
     /// objects may be missing only because they cannot be read.
     pub fn keep(&mut self) {
-        self.kernel.keep();
+        self.ledger.keep();
     }
 
     /// How many frontends are kept.
     #[must_use]
     pub fn kept(&self) -> usize {
-        self.kernel.kept()
+        self.ledger.kept()
     }
 
     /// Ends what [`Planner::keep`] began.
     pub fn let_go(&mut self) {
-        self.kernel.let_go();
+        self.ledger.let_go();
     }
 
     /// The next step; none if all is done, or has failed, or waits for a quarantine to end. Nothing before the first
     /// plan.
     pub fn next(&mut self, now: Duration) -> Option<Step> {
         self.facts.as_ref()?;
-        self.kernel.next(now)
+        self.ledger.next(now)
     }
 
     /// The whole step was performed.
     pub fn done(&mut self, step: &Step, now: Duration) {
-        self.kernel.done(step, now);
+        self.ledger.done(step, now);
     }
 
     /// The step was not performed, or only some of its items. It and what depends on it are left alone until
     /// [`Planner::retry`]; the rest goes on.
     pub fn failed(&mut self, step: &Step) {
-        self.kernel.failed(step);
+        self.ledger.failed(step);
     }
 
     /// Takes up again what failed. Returns whether there was anything.
     pub fn retry(&mut self) -> bool {
-        self.kernel.retry()
+        self.ledger.retry()
     }
 
     /// Whether [`Planner::plan`] has been called.
@@ -289,16 +211,16 @@ impl Planner {
     /// How many entries of the kernel are not as they should be, or may not be.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.kernel.pending()
+        self.ledger.pending()
     }
 
     /// When there may be something to do without any change: the end of the next quarantine.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
         let refused = !self.refused.is_empty();
-        let ids = [self.kernel.service_ids.wake_at(), self.kernel.table_ids.wake_at()];
+        let ids = [self.ledger.service_ids.wake_at(), self.ledger.table_ids.wake_at()];
         let ids = ids.into_iter().flatten().filter(|_| refused);
-        self.kernel.wake_at().into_iter().chain(ids).min()
+        self.ledger.wake_at().into_iter().chain(ids).min()
     }
 }
 
@@ -339,50 +261,6 @@ impl Planner {
         }
     }
 
-    /// Whether there is room for these ports in place of the old ones.
-    fn check(&mut self, wanted: &[desired::Port], old: &[u32], now: Duration) -> Result<(), String> {
-        if let Some(long) = wanted.iter().find(|port| Name::new(&port.name).is_none()) {
-            return Err(format!("the name {} is too long", long.name));
-        }
-        let room = |what: &str, needed: usize, free: usize| {
-            if needed > free {
-                return Err(format!("no room for {needed} more {what}, there is room for {free}"));
-            }
-            Ok(())
-        };
-        let keys: BTreeSet<FrontendKey> = wanted.iter().flat_map(|p| &p.frontends).map(|f| f.key).collect();
-        let left = old.iter().filter_map(|id| self.ports.get(id)).flat_map(|p| &p.frontends).map(|f| f.key);
-        let sole = |key: &FrontendKey| self.claims.get(key).is_some_and(|claims| claims.len() == 1);
-        let left = left.filter(|key| !keys.contains(key) && sole(key)).count();
-        let needed = keys.iter().filter(|key| !self.claims.contains_key(key)).count();
-        room("frontends", needed, (self.limits.frontends as usize + left).saturating_sub(self.claims.len()))?;
-
-        let held =
-            old.iter().filter_map(|id| self.ports.get(id)).map(|port| port.ranges.len()).sum::<usize>();
-        let others = self.source_ranges.saturating_sub(held);
-        let needed = wanted.iter().map(|port| port.ranges.len()).sum();
-        room("source ranges", needed, (self.limits.source_ranges as usize).saturating_sub(others))?;
-
-        let kernel = &mut self.kernel;
-        let backends: BTreeSet<&SocketAddr> =
-            wanted.iter().flat_map(|p| p.lists.values().flatten()).collect();
-        let needed = backends
-            .into_iter()
-            .filter(|addr| kernel.backend_ids.get(&Target::from(**addr)).is_none())
-            .count();
-        room("backends", needed, kernel.backend_ids.available(now) as usize)?;
-
-        let ids: Vec<_> =
-            wanted.iter().map(|p| (p, kernel.service_ids.get(&p.name.as_str().into()))).collect();
-        let needed = ids.iter().filter(|(_, id)| id.is_none()).count();
-        room("service ports", needed, kernel.service_ids.available(now) as usize)?;
-
-        let tables =
-            ids.iter().flat_map(|(p, id)| p.lists.keys().map(move |(f, s)| id.map(|id| (id, *f, *s))));
-        let needed = tables.filter(|key| key.is_none_or(|key| kernel.table_ids.get(&key).is_none())).count();
-        room("tables", needed, kernel.table_ids.available(now) as usize)
-    }
-
     /// Wants a service port's name, backends and tables, and claims its frontends.
     fn plan_port(
         &mut self,
@@ -392,15 +270,15 @@ impl Planner {
         now: Duration,
     ) -> Option<u32> {
         let name: Arc<str> = port.name.as_str().into();
-        let id = self.kernel.service_ids.get_or_assign(&name, now)?;
-        self.kernel.services.set(id, Arc::clone(&name));
+        let id = self.ledger.service_ids.get_or_assign(&name, now)?;
+        self.ledger.services.set(id, Arc::clone(&name));
 
         let mut tables = BTreeMap::new();
         for (list, addresses) in &port.lists {
             let key = (id, list.0, list.1);
             self.adopt_table(key, &port.frontends);
-            let table = self.kernel.table_ids.get_or_assign(&key, now)?;
-            self.kernel.set_table(table, addresses, now);
+            let table = self.ledger.table_ids.get_or_assign(&key, now)?;
+            self.ledger.set_table(table, addresses, now);
             tables.insert(*list, table);
         }
         let choice = |choice: desired::Choice| abi::Choice {
@@ -444,7 +322,7 @@ impl Planner {
             let tables = self.ports.get(&id).map(|port| &port.tables);
             let gone = old.tables.iter().filter(|(list, _)| tables.is_none_or(|t| !t.contains_key(list)));
             for (_, table) in gone {
-                self.kernel.unset_table(*table, now);
+                self.ledger.unset_table(*table, now);
             }
         }
         Some(id)
@@ -460,23 +338,23 @@ impl Planner {
         }
         self.drop_ranges(id, Some(&port));
         for table in port.tables.values() {
-            self.kernel.unset_table(*table, now);
+            self.ledger.unset_table(*table, now);
         }
-        self.kernel.unset_service(id, now);
+        self.ledger.unset_service(id, now);
     }
 
     /// Gives a table without id the one that a previous process gave it, as seen from the service's frontends.
     fn adopt_table(&mut self, key: TableKey, frontends: &[desired::Frontend]) {
         let (service, family, scope) = key;
-        if self.kernel.table_ids.get(&key).is_some() {
+        if self.ledger.table_ids.get(&key).is_some() {
             return;
         }
         for frontend in frontends {
-            let Some(actual) = self.kernel.frontends.actual(&frontend.key) else { continue };
+            let Some(actual) = self.ledger.frontends.actual(&frontend.key) else { continue };
             for (wanted, choice) in frontend.choices.all().into_iter().zip(actual.choices()) {
                 let id = choice.table;
                 let ours = actual.service == service && wanted.list == Some((family, scope));
-                if ours && self.kernel.table_ids.is_reserved(id) && self.kernel.table_ids.adopt(id, key) {
+                if ours && self.ledger.table_ids.is_reserved(id) && self.ledger.table_ids.adopt(id, key) {
                     return;
                 }
             }

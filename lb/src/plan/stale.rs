@@ -14,7 +14,7 @@ use std::{
 
 use datapath::abi::{Addr, FrontendKey, UDP};
 
-use super::kernel::Target;
+use super::ledger::Target;
 
 /// Where flows of a UDP service port may go, in order.
 pub(super) type Endpoints = Arc<[Target]>;

@@ -21,7 +21,7 @@ pub enum Error {
 }
 
 /// Functions and their ids; none for those that this kernel does not have.
-pub(super) type Functions<'a> = [(&'a str, Option<u32>)];
+pub(in crate::driver) type Functions<'a> = [(&'a str, Option<u32>)];
 
 /// Size of an instruction and of a relocation without addend (`Elf64_Rel`).
 const INSTRUCTION: usize = 8;
@@ -33,7 +33,7 @@ const RELOCATION: usize = 16;
 /// # Errors
 ///
 /// It is no ELF object for eBPF.
-pub(super) fn resolve(bytes: &[u8], functions: &Functions<'_>) -> Result<Vec<u8>, Error> {
+pub(in crate::driver) fn resolve(bytes: &[u8], functions: &Functions<'_>) -> Result<Vec<u8>, Error> {
     let mut changed = bytes.to_vec();
     let file = File::parse(bytes)?;
     for section in file.sections() {

@@ -1,5 +1,8 @@
 use super::*;
-use crate::model::{GuardWish, TrafficPolicy};
+use crate::model::{
+    GuardWish, TrafficPolicy,
+    change::{Change, Converted},
+};
 
 fn name(name: &str) -> ObjectName {
     ObjectName::new("default", name)

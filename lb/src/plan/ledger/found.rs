@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use datapath::abi::{Backend, Frontend, FrontendKey, Name};
 
-use super::{Kernel, Members, Target};
+use super::{Ledger, Members, Target};
 use crate::plan::{Flagged, delta::Table};
 
 /// What one kernel surface was found to hold, in full.
@@ -22,7 +22,7 @@ pub enum Found {
     Translations(Vec<(u32, SocketAddr)>),
 }
 
-impl Kernel {
+impl Ledger {
     pub(in crate::plan) fn found(&mut self, found: Found, now: Duration) {
         match found {
             Found::Frontends(list) => {

@@ -6,9 +6,9 @@ use std::{
 
 use datapath::abi::{Frontend, FrontendKey};
 
-use super::{Kernel, Members, QUARANTINE};
+use super::{Ledger, Members, QUARANTINE};
 
-impl Kernel {
+impl Ledger {
     pub(super) fn wrote_table(&mut self, id: u32, members: &Members, now: Duration) {
         self.hold_members(members);
         self.unknown_tables += usize::from(is_unknown(members));

@@ -3,7 +3,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use datapath::abi::{Backend, Frontend, Name};
 
 use super::{
-    Kernel, Members, QUARANTINE, Target, members,
+    Ledger, Members, QUARANTINE, Target, members,
     references::{serves, tables_of},
 };
 use crate::plan::{Flagged, MaglevSpec, Step};
@@ -11,7 +11,7 @@ use crate::plan::{Flagged, MaglevSpec, Step};
 /// Most items in a step, which bounds how long a driver is busy before failures are heard of.
 pub const BATCH: usize = 16_384;
 
-impl Kernel {
+impl Ledger {
     /// The next step that is safe now. Referents are written before what refers to them and deleted after; items
     /// whose referents could not be written wait, others go on.
     pub(in crate::plan) fn next(&mut self, now: Duration) -> Option<Step> {

@@ -34,7 +34,7 @@ impl Planner {
         } else {
             self.contested.remove(&key);
         }
-        let incumbent = self.kernel.frontends.desired(&key).or_else(|| self.kernel.frontends.actual(&key));
+        let incumbent = self.ledger.frontends.desired(&key).or_else(|| self.ledger.frontends.actual(&key));
         let incumbent = incumbent.map(|frontend| frontend.service).filter(|id| claims.contains(id));
         let holder = incumbent.or_else(|| {
             let rank =
@@ -45,8 +45,8 @@ impl Planner {
             .and_then(|id| self.ports.get(&id)?.frontends.iter().find(|f| f.key == key))
             .map(|wanted| wanted.value);
         match value {
-            Some(value) => self.kernel.set_frontend(key, value),
-            None => self.kernel.unset_frontend(&key),
+            Some(value) => self.ledger.set_frontend(key, value),
+            None => self.ledger.unset_frontend(&key),
         }
     }
 }

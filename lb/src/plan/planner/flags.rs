@@ -71,9 +71,9 @@ impl Planner {
             flags |= [CLUSTER_IP, VIP].into_iter().filter(has).sum::<u32>();
         }
         if flags == 0 {
-            self.kernel.flags.unset(&key);
+            self.ledger.flags.unset(&key);
         } else {
-            self.kernel.flags.set(key, flags);
+            self.ledger.flags.set(key, flags);
         }
     }
 
@@ -82,7 +82,7 @@ impl Planner {
         let ranges: BTreeSet<SourceRange> =
             ranges.iter().map(|range| source_range(service, *range)).collect();
         for range in &ranges {
-            self.kernel.flags.set(Flagged::Source(*range), 1);
+            self.ledger.flags.set(Flagged::Source(*range), 1);
         }
         self.source_ranges += ranges.len();
         ranges
@@ -94,7 +94,7 @@ impl Planner {
         self.source_ranges -= old.ranges.len();
         let now = self.ports.get(&service).map(|port| &port.ranges);
         for range in old.ranges.iter().filter(|range| now.is_none_or(|now| !now.contains(range))) {
-            self.kernel.flags.unset(&Flagged::Source(*range));
+            self.ledger.flags.unset(&Flagged::Source(*range));
         }
     }
 }

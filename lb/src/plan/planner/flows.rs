@@ -5,7 +5,7 @@ use datapath::abi::{FrontendKey, NODE_PORT, UDP};
 use super::{Planner, Port};
 use crate::plan::{
     Flagged, Stale, Step, Touched, desired,
-    kernel::Target,
+    ledger::Target,
     stale::{Endpoints, lost_none},
 };
 
@@ -59,7 +59,7 @@ impl Planner {
             }
         }
         if stale.frontends.keys().any(|key| key.addr == key.addr.any()) {
-            let flags = self.kernel.flags.iter_desired().filter(|(_, flags)| **flags & NODE_PORT != 0);
+            let flags = self.ledger.flags.iter_desired().filter(|(_, flags)| **flags & NODE_PORT != 0);
             stale.node_addresses.extend(flags.filter_map(|(key, _)| match key {
                 Flagged::Address(addr) => Some(*addr),
                 _ => None,
@@ -72,7 +72,7 @@ impl Planner {
     /// Whether connections may be sent to this backend.
     #[must_use]
     pub fn is_used(&self, backend: SocketAddr) -> bool {
-        self.kernel.is_used(backend)
+        self.ledger.is_used(backend)
     }
 
     /// Notes that a service port, which was as `old`, may have lost endpoints.

@@ -71,7 +71,7 @@ impl Planner {
             held_by: self.holder(&wanted.key).filter(|(holder, _)| *holder != id).map(|(_, name)| name),
         });
         let tables = port.tables.iter().map(|((family, scope), id)| {
-            let backends = self.kernel.table_len(*id);
+            let backends = self.ledger.table_len(*id);
             TableView { id: *id, family: *family, scope: *scope, backends, slots: maglev::slots(backends) }
         });
         Some(ServiceView {
@@ -113,7 +113,7 @@ impl Planner {
     }
 
     pub(super) fn holder(&self, key: &FrontendKey) -> Option<(u32, &str)> {
-        let id = self.kernel.frontends.desired(key)?.service;
+        let id = self.ledger.frontends.desired(key)?.service;
         Some((id, &self.ports.get(&id)?.name))
     }
 }

@@ -1,6 +1,8 @@
 //! A kernel made of maps, which checks after each write that nothing dangles; and objects to plan.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use datapath::abi::Name;
 
 use super::super::*;
 use crate::{
@@ -9,7 +11,7 @@ use crate::{
         TrafficPolicy,
         change::{Change, Converted, Event},
     },
-    plan::{MaglevSpec, kernel::QUARANTINE},
+    plan::{MaglevSpec, ledger::QUARANTINE},
 };
 
 pub(super) const HERE: &str = "node-here";

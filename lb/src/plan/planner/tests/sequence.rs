@@ -1,7 +1,7 @@
 //! What is written, in which order, and when.
 
 use super::{super::*, fake::*};
-use crate::{model::TrafficPolicy, plan::kernel::QUARANTINE};
+use crate::{model::TrafficPolicy, plan::ledger::QUARANTINE};
 
 fn names(steps: &[Step]) -> Vec<&'static str> {
     steps.iter().map(Step::name).collect()
