@@ -12,10 +12,8 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use portico::{
-    driver::pins::PinDir,
-    lab::{Cgroup, Daemon, Netns, Options, Workspace, manifest::Manifests},
-};
+use lab::{Cgroup, Daemon, Netns, Options, Workspace, manifest::Manifests};
+use portico::driver::pins::PinDir;
 use serde_json::Value;
 
 use crate::{

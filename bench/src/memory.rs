@@ -12,9 +12,9 @@ use std::{
 use anyhow::Context as _;
 use aya::maps::MapData;
 use datapath::abi::Label;
+use lab::Netns;
 use portico::{
     driver::{maps::MaglevTables, nft::Nft, pins::PinDir},
-    lab::Netns,
     plan::BATCH,
 };
 

@@ -1,9 +1,9 @@
 //! Programs, maps and rules of a benchmark's own.
 
 use anyhow::Context as _;
+use lab::{Netns, Workspace};
 use portico::{
     driver::{maps::Maps, nft::Nft, objects::Objects, pins::PinDir},
-    lab::{Netns, Workspace},
     reconcile::Kernel,
 };
 

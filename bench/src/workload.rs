@@ -5,13 +5,11 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use portico::{
-    lab::manifest::NAMESPACE,
-    model::{
-        Conditions, Endpoint, GuardWish, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort,
-        TrafficPolicy,
-        change::{Change, Converted, Event, Outcome},
-    },
+use lab::manifest::NAMESPACE;
+use portico::model::{
+    Conditions, Endpoint, GuardWish, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort,
+    TrafficPolicy,
+    change::{Change, Converted, Event, Outcome},
 };
 
 /// Endpoints that there are addresses for, and services.

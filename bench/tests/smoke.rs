@@ -12,7 +12,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use portico::lab::{Netns, eventually};
+use lab::{Netns, eventually};
 
 const BENCH: &str = env!("CARGO_BIN_EXE_portico-bench");
 /// In place of the daemon, which these do not need.

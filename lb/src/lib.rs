@@ -11,7 +11,6 @@ pub mod convert;
 pub mod daemon;
 pub mod driver;
 pub mod error;
-pub mod lab;
 pub mod model;
 pub mod plan;
 pub mod reconcile;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use portico::lab::Netns;
+use lab::Netns;
 
 use super::{
     connection::Connection,

@@ -9,8 +9,8 @@ use std::{
 };
 
 use anyhow::Context as _;
+use lab::{Netns, Spawned};
 use nix::sys::socket::{Backlog, listen};
-use portico::lab::{Netns, Spawned};
 
 use super::poller::Poller;
 

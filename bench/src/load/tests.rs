@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use portico::lab::Netns;
+use lab::Netns;
 
 use super::{Brief, Client, Demand, Kept, Outcome, Server};
 

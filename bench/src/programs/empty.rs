@@ -17,7 +17,7 @@ use aya_obj::{
     generated::{BPF_ALU64, BPF_EXIT, BPF_JMP, BPF_K, BPF_MOV, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type},
     programs::XdpAttachType,
 };
-use portico::lab::Workspace;
+use lab::Workspace;
 
 const XDP_PASS: i32 = 2;
 const TC_ACT_UNSPEC: i32 = -1;

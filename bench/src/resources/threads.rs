@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, ensure};
+use lab::Netns;
 use nix::{
     errno::Errno,
     libc,
@@ -10,7 +11,6 @@ use nix::{
     sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
     unistd::Pid,
 };
-use portico::lab::Netns;
 
 /// Threads of one interface, gone with it.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use lab::{Cgroup, Daemon, Netns, Options, Workspace, XdpMode, manifest::Manifests};
 use nix::net::if_::if_nametoindex;
-use portico::lab::{Cgroup, Daemon, Netns, Options, Workspace, XdpMode, manifest::Manifests};
 
 use super::{
     FAR, MACS, NEAR,

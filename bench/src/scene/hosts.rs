@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
-use portico::lab::{Netns, behave_like_a_nic};
+use lab::{Netns, behave_like_a_nic};
 
 use super::{
     FAR, NEAR, connect, flush,

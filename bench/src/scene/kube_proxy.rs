@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use portico::lab::{Netns, Workspace, eventually};
+use lab::{Netns, Workspace, eventually};
 
 use self::api::Api;
 use super::objects::{Family, Services};

@@ -21,8 +21,8 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use lab::{Netns, behave_like_a_nic};
 use nix::net::if_::if_nametoindex;
-use portico::lab::{Netns, behave_like_a_nic};
 
 use self::{
     gateway::Gateway,

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use portico::lab::manifest::NAMESPACE;
+use lab::manifest::NAMESPACE;
 
 /// The port on which services listen.
 pub(crate) const PORT: u16 = 80;

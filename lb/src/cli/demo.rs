@@ -15,7 +15,7 @@ use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::output::table;
-use crate::lab::{
+use lab::{
     self, Cgroup, Daemon, Options, Residue, Source, Topology, Workspace, XdpMode,
     addr::{self, Family},
     agent::Report,

@@ -14,7 +14,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{driver::pins, lab};
+use crate::driver::pins;
 
 /// An edge load balancer that implements Kubernetes Services with XDP, tc and the kernel's own conntrack.
 #[derive(Debug, Parser)]

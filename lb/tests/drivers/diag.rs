@@ -6,12 +6,10 @@ use std::{
     thread,
 };
 
-use portico::{
-    driver::{
-        diag::{self, Connected, Diag},
-        netns,
-    },
-    lab::Netns,
+use lab::Netns;
+use portico::driver::{
+    diag::{self, Connected, Diag},
+    netns,
 };
 
 const PEERS: [&str; 3] = ["127.0.0.1:9", "[::1]:9", "[::ffff:127.0.0.2]:9"];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portico::lab::{
+use lab::{
     Topology, XdpMode,
     addr::{self, Family},
     client::Body,

@@ -1,6 +1,6 @@
 //! Services without endpoints, and endpoints that come and go.
 
-use portico::lab::{Topology, XdpMode, addr::Family, client::FlowError, eventually_ok};
+use lab::{Topology, XdpMode, addr::Family, client::FlowError, eventually_ok};
 
 use crate::{
     in_each_xdp_mode,

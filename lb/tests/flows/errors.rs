@@ -1,6 +1,6 @@
 //! ICMP errors about translated packets reach those whom they concern.
 
-use portico::lab::{
+use lab::{
     Topology, XdpMode,
     addr::Family,
     client::{Body, FlowError},

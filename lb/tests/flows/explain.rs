@@ -1,6 +1,6 @@
 //! `portico explain` says what then happens.
 
-use portico::lab::{
+use lab::{
     XdpMode,
     addr::{self, Family},
 };

@@ -4,7 +4,7 @@ mod changes;
 mod ends;
 mod paths;
 
-use portico::lab::{self, XdpMode, addr::Family, client::Body, eventually_ok};
+use lab::{XdpMode, addr::Family, client::Body, eventually_ok};
 use serde::Deserialize;
 
 use crate::scene::{SOON, Scene, outside, root, vip, web};

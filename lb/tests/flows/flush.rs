@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portico::lab::{XdpMode, eventually, eventually_ok};
+use lab::{XdpMode, eventually, eventually_ok};
 
 use crate::scene::{Scene, outside, root};
 

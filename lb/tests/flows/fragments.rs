@@ -1,6 +1,6 @@
 //! Datagrams larger than the MTU, from the first packet of a flow on.
 
-use portico::lab::XdpMode;
+use lab::XdpMode;
 
 use crate::{
     in_each_xdp_mode,

@@ -5,7 +5,7 @@ mod limits;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use portico::lab::{
+use lab::{
     addr::Family,
     client::{Flags, segment},
 };

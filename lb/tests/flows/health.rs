@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use portico::lab::{
+use lab::{
     Netns, Topology, XdpMode,
     addr::{self, Family},
     eventually_ok,

@@ -1,4 +1,4 @@
-//! End to end: the real `portico` in a laboratory of network namespaces (drawn in [`portico::lab`]), seen from its
+//! End to end: the real `portico` in a laboratory of network namespaces (drawn in [`lab`]), seen from its
 //! clients, its backends and its command line.
 //!
 //! Each test has a laboratory of its own, so they run in parallel, and ends with "and now everything is gone". Where
@@ -30,7 +30,7 @@ mod vlan;
 macro_rules! in_each_xdp_mode {
     ($($name:ident),+ $(,)?) => {
         $(mod $name {
-            use portico::lab::XdpMode;
+            use lab::XdpMode;
 
             #[test]
             fn native() {

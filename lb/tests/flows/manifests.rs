@@ -1,6 +1,6 @@
 //! Objects that are wrong do not harm those that are not.
 
-use portico::lab::{
+use lab::{
     Daemon, Topology, XdpMode,
     addr::{self, Family},
     client::Client,

@@ -1,6 +1,6 @@
 //! Traffic policies, and who sees whose address.
 
-use portico::lab::{
+use lab::{
     Server, Topology, XdpMode,
     addr::{self, Family},
     client::FlowError,
@@ -18,7 +18,7 @@ in_each_xdp_mode!(the_local_policy_keeps_the_clients_address);
 fn the_local_policy_keeps_the_clients_address(xdp: XdpMode) {
     root();
     let topology = Topology::builder().backends(1).build().unwrap();
-    let _server = Server::start(&topology.pod, "pod", portico::lab::Backend::PORT).unwrap();
+    let _server = Server::start(&topology.pod, "pod", lab::Backend::PORT).unwrap();
     let local = Endpoint { addresses: addr::POD, node: NODE.to_owned(), ready: true };
     let mut service = web().with(topology.backends());
     service.external_local = true;

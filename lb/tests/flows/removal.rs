@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use portico::lab::{Topology, XdpMode, addr::Family, agent::Report, eventually_ok};
+use lab::{Topology, XdpMode, addr::Family, agent::Report, eventually_ok};
 
 use crate::{
     in_each_xdp_mode,
@@ -78,7 +78,7 @@ fn established_connections_outlive_their_backends_removal() {
                 let mut connection = client.tcp(to).ok()?;
                 (connection.get().ok()?.backend == last).then_some(connection)
             };
-            portico::lab::eventually("a connection to the last backend", SOON, connect).unwrap()
+            lab::eventually("a connection to the last backend", SOON, connect).unwrap()
         })
         .collect();
     let removed = remove_one(&scene);
@@ -107,7 +107,7 @@ fn udp_flows_leave_a_removed_backend() {
                 let flow = client.udp_connected(to).ok()?;
                 (flow.exchange(10).ok()?.answer.backend == last).then_some(flow)
             };
-            portico::lab::eventually("a flow to the last backend", SOON, flow).unwrap()
+            lab::eventually("a flow to the last backend", SOON, flow).unwrap()
         })
         .collect();
     let removed = remove_one(&scene);

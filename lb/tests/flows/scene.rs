@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-use portico::lab::{
-    self, Cgroup, Client, Daemon, Netns, Objects, Options, Output, Residue, Topology, Workspace, XdpMode,
+use lab::{
+    Cgroup, Client, Daemon, Netns, Objects, Options, Output, Residue, Topology, Workspace, XdpMode,
     addr::{self, Family},
     agent::Report,
     client::FlowError,

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use portico::lab::{
+use lab::{
     XdpMode,
     addr::{self, Family},
     client::Answer,

@@ -1,6 +1,6 @@
 //! Settings of conntrack.
 
-use portico::lab::{Topology, XdpMode, eventually_ok};
+use lab::{Topology, XdpMode, eventually_ok};
 
 use crate::scene::{SOON, Scene, root};
 

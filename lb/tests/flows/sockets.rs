@@ -6,7 +6,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Stdio},
 };
 
-use portico::lab::{
+use lab::{
     Netns, Topology, XdpMode,
     addr::{self, Family},
     agent::Report,
@@ -169,7 +169,7 @@ fn udp_flows_leave_an_endpoint_that_only_another_service_has() {
     let client = scene.client();
     let [first, second] = names(&scene);
     let through_other = |family| SocketAddr::new(addr::vip(OTHER).of(family), PORT);
-    let answer = |flow: &portico::lab::client::UdpFlow| flow.exchange(10).map(|d| d.answer.backend);
+    let answer = |flow: &lab::client::UdpFlow| flow.exchange(10).map(|d| d.answer.backend);
     let flows = |to: &dyn Fn(Family) -> SocketAddr| {
         Family::ALL.map(|family| client.udp_connected(to(family)).unwrap())
     };

@@ -5,7 +5,7 @@ use std::os::{
     unix::net::{SocketAddr, UnixListener},
 };
 
-use portico::lab::{Topology, XdpMode, eventually};
+use lab::{Topology, XdpMode, eventually};
 
 use crate::scene::{SOON, Scene, root, web};
 
@@ -29,7 +29,7 @@ fn a_taken_status_socket_does_not_stop_the_daemon() {
     let complained = || scene.daemon.stderr().iter().any(|line| line.contains("status socket")).then_some(());
     eventually("the daemon complains", 6 * SOON, complained).unwrap();
     scene.manifests.put(&web().with(&scene.topology.backends()[..1])).unwrap();
-    let new = || scene.client().tcp_once(crate::scene::vip(portico::lab::addr::Family::V4)).ok();
+    let new = || scene.client().tcp_once(crate::scene::vip(lab::addr::Family::V4)).ok();
     let first = scene.topology.backends()[0].name.clone();
     eventually("changes are followed", 6 * SOON, || {
         (0..10).all(|_| new().is_some_and(|answer| answer.backend == first)).then_some(())

@@ -1,6 +1,6 @@
 //! Exit codes, and instances side by side.
 
-use portico::lab::{Topology, XdpMode};
+use lab::{Topology, XdpMode};
 
 use crate::scene::{BINARY, SOON, Scene, output, outside, root, web};
 

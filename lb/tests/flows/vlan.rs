@@ -3,14 +3,14 @@
 use std::{net::SocketAddr, os::fd::AsRawFd as _};
 
 use datapath::{abi::UDP, testing::Layers};
+use lab::{
+    Netns, Topology, XdpMode,
+    addr::{self, Family},
+    client::Body,
+};
 use nix::{
     libc,
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
-};
-use portico::lab::{
-    self, Netns, Topology, XdpMode,
-    addr::{self, Family},
-    client::Body,
 };
 
 use crate::{

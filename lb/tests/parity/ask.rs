@@ -9,8 +9,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use portico::lab::{
-    self, Client, Netns, Topology,
+use lab::{
+    Client, Netns, Topology,
     agent::Report,
     client::{Answer, Connection, FlowError, UdpFlow},
 };

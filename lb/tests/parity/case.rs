@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use portico::lab::addr::Family;
+use lab::addr::Family;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use portico::lab::{
+use lab::{
     Surroundings,
     addr::{self, Pair},
 };

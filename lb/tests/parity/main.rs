@@ -23,8 +23,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use case::{Case, Step};
+use lab::eventually_ok;
 use libtest_mimic::{Arguments, Failed, Trial};
-use portico::lab::eventually_ok;
 use scene::{Origin, SOON, Scene};
 
 /// Laboratories at the same time: much of their time is waiting.

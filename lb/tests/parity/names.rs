@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result, bail};
-use portico::lab::addr::{self, Family, Pair};
+use lab::addr::{self, Family, Pair};
 use serde_json::Value;
 
 /// Names and addresses.
@@ -60,11 +60,7 @@ pub(crate) fn destinations(to: &str, families: &[Family]) -> Result<Vec<SocketAd
 /// Who answers at an address where nothing is translated.
 pub(crate) fn untouched(to: IpAddr) -> &'static str {
     let own = [addr::GATEWAY, addr::GATEWAY_SECOND].iter().any(|pair| pair.both().contains(&to));
-    if own || to.is_loopback() {
-        portico::lab::Surroundings::NODE
-    } else {
-        portico::lab::Surroundings::UPSTREAM
-    }
+    if own || to.is_loopback() { lab::Surroundings::NODE } else { lab::Surroundings::UPSTREAM }
 }
 
 /// Replaces what begins with `$`: `$vip-v4` and `$vip-v6` by an address. A value that has `$v` in it stands for two,

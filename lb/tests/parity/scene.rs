@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use portico::lab::{
-    self, Cgroup, Daemon, Objects as Pinned, Options, Residue, Source, Surroundings, Topology, Workspace,
-    XdpMode, addr, eventually, eventually_ok,
+use lab::{
+    Cgroup, Daemon, Objects as Pinned, Options, Residue, Source, Surroundings, Topology, Workspace, XdpMode,
+    addr, eventually, eventually_ok,
     manifest::{Manifests, NODE},
 };
 use serde_json::{Value, json};

@@ -19,11 +19,12 @@ use datapath::{
     testing::Layers,
 };
 use etherparse::Ipv4Header;
+use lab::eventually;
 use nix::{
     net::if_::if_nametoindex,
     sched::{CloneFlags, unshare},
 };
-use portico::{driver::objects::FAST_PROGRAMS, lab::eventually, model::forwarding::Links};
+use portico::{driver::objects::FAST_PROGRAMS, model::forwarding::Links};
 
 use crate::rig::Rig;
 

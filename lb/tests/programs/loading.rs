@@ -9,6 +9,7 @@ use std::{
 
 use aya::programs::ProgramInfo;
 use datapath::testing::fixtures;
+use lab::eventually;
 use nix::{
     sys::{
         signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction},
@@ -17,15 +18,11 @@ use nix::{
     time::ClockId,
     unistd::gettid,
 };
-use portico::{
-    driver::{
-        maps::Maps,
-        objects::{
-            EGRESS_PROGRAM, FAST_PROGRAMS, GUARD_PROGRAMS, Objects, SOCKET_PROGRAMS, TC_PROGRAMS,
-            XDP_PROGRAMS,
-        },
+use portico::driver::{
+    maps::Maps,
+    objects::{
+        EGRESS_PROGRAM, FAST_PROGRAMS, GUARD_PROGRAMS, Objects, SOCKET_PROGRAMS, TC_PROGRAMS, XDP_PROGRAMS,
     },
-    lab::eventually,
 };
 
 use crate::rig::{Pins, Rig};

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use portico::lab::{Netns, Spawned, manifest::NAMESPACE};
+use lab::{Netns, Spawned, manifest::NAMESPACE};
 use serde_json::{Value, json};
 
 use super::NODE;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portico::lab::{
+use lab::{
     XdpMode,
     addr::{self, Family},
     client::{Connection, FlowError},

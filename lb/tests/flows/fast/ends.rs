@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lab::{XdpMode, addr::Family, eventually, eventually_ok};
 use nix::{
     libc,
     sys::socket::{setsockopt, sockopt},
 };
-use portico::lab::{XdpMode, addr::Family, eventually, eventually_ok};
 
 use super::{entries, forwarded, start_with, transfer};
 use crate::scene::{SOON, Scene, cluster_ip, outside, root, vip};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use portico::lab::{
+use lab::{
     Topology, XdpMode,
     addr::{self, Family},
 };

@@ -1,4 +1,4 @@
-use portico::lab::{
+use lab::{
     Topology, XdpMode,
     addr::Family,
     client::{Body, Flags, FlowError},
@@ -13,7 +13,7 @@ const OTHER: u8 = 81;
 
 fn start(xdp: XdpMode, more: &[&str]) -> Scene {
     let topology = Topology::builder().build().unwrap();
-    let other = portico::lab::manifest::Service::full("other", OTHER, 81, 31_081).with(topology.backends());
+    let other = lab::manifest::Service::full("other", OTHER, 81, 31_081).with(topology.backends());
     let services = [web().with(topology.backends()), other];
     let mut scene = Scene::unsynced(topology, &services, |options| {
         options.xdp = xdp;
@@ -71,7 +71,7 @@ fn clients_connect_in_a_flood_that_the_kernel_answers() {
 fn a_flood_concerns_its_service_alone() {
     root();
     let scene = start(XdpMode::Native, &["--syn-cookies", "100"]);
-    let other = std::net::SocketAddr::new(portico::lab::addr::vip(OTHER).v4.into(), 81);
+    let other = std::net::SocketAddr::new(lab::addr::vip(OTHER).v4.into(), 81);
     flood(&scene, vip(Family::V4), Flags::SYN, 1_000);
     let counts = grown(&scene, &["challenge", "handshake", "stray"], || {
         for _ in 0..10 {
@@ -115,7 +115,7 @@ fn a_service_may_always_ask_for_cookies() {
     let topology = Topology::builder().build().unwrap();
     let mut service = web().with(topology.backends()).annotated("portico.dev/syn-cookies", "always");
     service.external_local = true;
-    service.endpoints.iter_mut().for_each(|endpoint| endpoint.node = portico::lab::manifest::NODE.to_owned());
+    service.endpoints.iter_mut().for_each(|endpoint| endpoint.node = lab::manifest::NODE.to_owned());
     let scene = Scene::start(topology, XdpMode::Native, &[service.clone()]);
     for to in outside() {
         let connection = eventually_ok("served", SOON, || scene.client().tcp(to)).unwrap();
@@ -155,10 +155,10 @@ fn a_flood_that_the_kernel_answers_takes_no_clients_place() {
 fn nobody_is_asked_for_a_cookie_who_could_not_connect() {
     root();
     let topology = Topology::builder().build().unwrap();
-    let [client, others] = [portico::lab::addr::CLIENT, portico::lab::addr::GATEWAY];
-    let ranged = |n, from: portico::lab::addr::Pair| {
+    let [client, others] = [lab::addr::CLIENT, lab::addr::GATEWAY];
+    let ranged = |n, from: lab::addr::Pair| {
         let mut service =
-            portico::lab::manifest::Service::full(&format!("s{n}"), n, u16::from(n), 31_000 + u16::from(n));
+            lab::manifest::Service::full(&format!("s{n}"), n, u16::from(n), 31_000 + u16::from(n));
         service.source_ranges = vec![format!("{}/32", from.v4), format!("{}/128", from.v6)];
         service.with(topology.backends()).annotated("portico.dev/syn-cookies", "always")
     };
@@ -167,7 +167,7 @@ fn nobody_is_asked_for_a_cookie_who_could_not_connect() {
     let mut scene = Scene::unsynced(topology, &services, |_| ());
     scene.wait_synced();
     for family in Family::ALL {
-        let at = |n: u8| std::net::SocketAddr::new(portico::lab::addr::vip(n).of(family), n.into());
+        let at = |n: u8| std::net::SocketAddr::new(lab::addr::vip(n).of(family), n.into());
         let counts = grown(&scene, &["challenge", "source_range"], || {
             let error = scene.client().tcp_once(vip(family)).unwrap_err();
             assert!(matches!(error, FlowError::Refused), "{family:?}: {error}");

@@ -1,4 +1,4 @@
-use portico::lab::{
+use lab::{
     Topology, XdpMode,
     addr::{self, Family},
     client::{Flags, FlowError},
@@ -7,7 +7,7 @@ use portico::lab::{
 use super::{flood, foreign_entries, grown, other_port};
 use crate::scene::{Scene, root, vip, web};
 
-fn start(more: &[&str], change: impl FnOnce(&mut portico::lab::manifest::Service)) -> Scene {
+fn start(more: &[&str], change: impl FnOnce(&mut lab::manifest::Service)) -> Scene {
     let topology = Topology::builder().build().unwrap();
     let mut service = web().with(topology.backends());
     change(&mut service);
@@ -55,7 +55,7 @@ fn connections_outlive_the_range_they_were_opened_from() {
     service.source_ranges = vec!["192.0.2.0/24".to_owned(), "2001:db8:ffff::/48".to_owned()];
     scene.manifests.put(&service).unwrap();
     for family in Family::ALL {
-        portico::lab::eventually_ok("closed", crate::scene::SOON, || {
+        lab::eventually_ok("closed", crate::scene::SOON, || {
             match scene.client().with_timeout(std::time::Duration::from_millis(300)).tcp_once(vip(family)) {
                 Err(FlowError::TimedOut) => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -88,7 +88,7 @@ fn a_service_takes_so_many_connections_a_second() {
             let many: Vec<_> = (1_024..1_424)
                 .filter_map(|port| {
                     let from = std::net::SocketAddr::new(super::source(family, 0).ip(), port);
-                    portico::lab::client::segment(from, vip(family), Flags::SYN)
+                    lab::client::segment(from, vip(family), Flags::SYN)
                 })
                 .collect();
             let counts = grown(&scene, &[name], || scene.client().send(vip(family), &many).unwrap());
@@ -119,7 +119,7 @@ fn datagrams_of_new_flows_count_and_those_of_others_do_not() {
     root();
     let scene = start(&["--max-new-flows", "5"], |_| ());
     for family in Family::ALL {
-        let flow = portico::lab::eventually_ok("served", crate::scene::SOON, || {
+        let flow = lab::eventually_ok("served", crate::scene::SOON, || {
             let flow = scene.client().udp_connected(vip(family)).map_err(|error| error.to_string())?;
             flow.exchange(10).map_err(|error| error.to_string())?;
             Ok::<_, String>(flow)

@@ -5,7 +5,8 @@ use tokio::{
 };
 
 use super::*;
-use crate::{daemon::serve::health::Moment, lab::Netns};
+use crate::daemon::serve::health::Moment;
+use lab::Netns;
 
 const PORT: u16 = 32_000;
 const SOON: Duration = Duration::from_secs(10);

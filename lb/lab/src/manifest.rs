@@ -13,7 +13,6 @@ use super::{
     addr::{self, Family, Pair},
     topology::Backend,
 };
-use crate::model::Protocol;
 
 /// Namespace of all objects.
 pub const NAMESPACE: &str = "lab";
@@ -59,6 +58,25 @@ pub enum Kind {
     NodePort,
     /// `LoadBalancer`.
     LoadBalancer,
+}
+
+/// Transport protocol of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// As the API spells it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
 }
 
 /// A port of a Service.
@@ -200,7 +218,7 @@ impl Service {
                 "nodeName": e.node,
             })
         };
-        let port = |p: &Port| json!({ "name": p.name, "protocol": protocol(p.protocol), "port": p.target });
+        let port = |p: &Port| json!({ "name": p.name, "protocol": p.protocol.name(), "port": p.target });
         json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -219,7 +237,7 @@ impl Service {
 fn service_port(port: &Port) -> Value {
     let mut value = json!({
         "name": port.name,
-        "protocol": protocol(port.protocol),
+        "protocol": port.protocol.name(),
         "port": port.port,
         "targetPort": port.target,
     });
@@ -227,13 +245,6 @@ fn service_port(port: &Port) -> Value {
         value["nodePort"] = json!(node_port);
     }
     value
-}
-
-const fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-    }
 }
 
 /// The gateway's Node object.
