@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
+use lab::{Netns, eventually};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use lab::{Netns, eventually};
 
 const BENCH: &str = env!("CARGO_BIN_EXE_portico-bench");
 /// In place of the daemon, which these do not need.

@@ -5,11 +5,9 @@ use clap::Args;
 
 use super::{PinDirArg, runtime};
 use crate::{
-    daemon::{
-        self,
-        cleanup::{foreign, remove},
-    },
+    daemon::cleanup::{foreign, remove},
     driver::{attach, nft::Nft, pins::PinDir},
+    view,
 };
 
 /// Detach and remove everything that Portico has set up in this network namespace
@@ -48,7 +46,7 @@ impl Cleanup {
             // Nothing but pins is left of that namespace, and they are nobody's here.
             Some(_) => {}
             None => {
-                if let Some(report) = daemon::query()? {
+                if let Some(report) = view::query()? {
                     bail!(
                         "a daemon with --pin-dir {} runs in this network namespace and needs the nft table; stop it first",
                         report.pin_dir

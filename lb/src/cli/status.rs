@@ -8,9 +8,10 @@ use super::{
     output::{Format, json, table, yaml},
 };
 use crate::{
-    daemon::{self, GuardReport, InterfaceReport, Report, Trouble},
+    daemon,
     driver::{attach, maps::Maps, nft::Nft, pins::PinDir},
     error::chain,
+    view::{self, GuardReport, InterfaceReport, Report, Trouble},
 };
 
 /// Show what runs where and why, and what is not served; works while the daemon is down
@@ -60,7 +61,7 @@ struct DataPath {
 impl Status {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let pin_dir = &self.pin_dir.pin_dir;
-        let daemon = daemon::query()?;
+        let daemon = view::query()?;
         let (report, other) = match daemon {
             Some(report) if Path::new(&report.pin_dir) == pin_dir => (Some(report), None),
             Some(other) => (None, Some(other.pin_dir)),

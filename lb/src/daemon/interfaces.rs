@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, bail};
 use tracing::{info, warn};
 
-use super::report::{InterfaceReport, SwitchReport, XdpReport};
 use crate::{
     config::{DetectLocal, FastPath, XdpChoice},
     driver::{
@@ -22,6 +21,7 @@ use crate::{
         link::{Interface, Layer, Snapshot},
     },
     plan::links,
+    view::{InterfaceReport, SwitchReport, XdpReport},
 };
 
 /// The interfaces that packets for frontends arrive on.

@@ -3,25 +3,21 @@
 //! Everything it sets up outlives it. Losing it at any point stops changes from being followed and nothing else.
 
 pub mod cleanup;
-mod guard;
 mod interfaces;
 mod namespace;
 mod objects;
-mod report;
 mod serve;
 mod settings;
+mod start;
 mod status;
+mod tell;
 mod translation;
+mod upkeep;
 
 pub use crate::driver::namespace_cookie as cookie;
-pub use guard::GuardReport;
 pub use interfaces::detach_all;
 pub use namespace::describe;
-pub use report::{
-    CounterReport, InterfaceReport, Report, SwitchReport, TrafficReport, Translations, Trouble, XdpReport,
-};
-pub use settings::{SysctlReport, restore};
-pub use status::query;
+pub use settings::restore;
 
 use std::{
     collections::BTreeSet,
@@ -42,17 +38,17 @@ use tracing::{debug, info, warn};
 use crate::{
     config::Options,
     driver::{
-        attach, cgroup,
+        attach,
         link::{self, Links},
-        maps::Maps,
-        nft::{self, Nft},
-        objects::{Features, FlowCache, Objects},
+        nft,
+        objects::Objects,
         pins::{Lock, PinDir},
     },
     error::chain,
     model::{Service, link::Snapshot},
     plan::{Dirty, Index, NodeFacts, Rejection, facts},
-    reconcile::{Kernel, Reconciler},
+    reconcile::Reconciler,
+    view::Report,
 };
 use interfaces::Interfaces;
 use serve::{Round, Serving};
@@ -154,76 +150,6 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(options: Options, pins: PinDir) -> anyhow::Result<Self> {
-        objects::check(&options.source, options.api_server.as_deref()).await?;
-        let serving = Serving::start(&options).await?;
-        let links = Links::open().context("cannot list the interfaces")?;
-        // Before what they watch is looked at: what changes in between is seen twice rather than never.
-        let link_watch = Some(Links::watch()?);
-        let snapshot = links.snapshot().await?;
-        let interfaces = Interfaces::new(
-            &options.interfaces,
-            options.xdp,
-            (options.fast_path.clone(), options.guard.is_some()),
-            options.detect_local.clone(),
-            &snapshot,
-        )?;
-        let (cgroup, cgroup_dir) = cgroup::open(options.cgroup.as_deref())?;
-
-        let nft = Nft::new();
-        let no_synproxy = nft.lacks_synproxy().context("cannot learn what nft can do here")?;
-        if let Some(reason) = no_synproxy.filter(|_| options.guard.is_some()) {
-            warn!(reason, "no SYN cookies, as nft takes no rules with synproxy");
-        }
-        let features = Features {
-            cache: options.flow_cache.map_or_else(FlowCache::default, FlowCache::of),
-            guard: options.guard.is_some(),
-            cookies: no_synproxy.is_none(),
-            ..Features::default()
-        };
-        let mut objects = Objects::load_with(&pins, features)?;
-        let maps = Maps::open(&pins)?;
-        namespace::claim(&maps, &pins)?;
-        let nft_watch = Some(nft.watch()?);
-        nft.ensure().context("cannot set up the nft table")?;
-        let mut settings = Settings::default();
-        let fast = options.fast_path.anywhere() && objects.fast().is_ok();
-        settings.apply(&maps, &snapshot, &options.conntrack, fast)?;
-        let translation = Watchman::new(&nft);
-        let reconciler = Reconciler::adopt(Kernel { maps, nft })?;
-        attach::sockets(&mut objects, &pins, &cgroup_dir)
-            .with_context(|| format!("cannot attach the socket hooks to cgroup {}", cgroup.display()))?;
-
-        let mut daemon = Self {
-            options,
-            objects,
-            pins,
-            links,
-            link_watch,
-            nft_watch,
-            snapshot,
-            interfaces,
-            settings,
-            cgroup,
-            cgroup_dir,
-            guarded: None,
-            index: Index::new(),
-            dirty: Dirty::default(),
-            reconciler,
-            rejections: BTreeSet::new(),
-            translation,
-            serving,
-            started: Instant::now(),
-            synced: false,
-        };
-        daemon.interfaces.attach(&mut daemon.objects, &daemon.pins, &daemon.snapshot, true)?;
-        daemon.interfaces.link_up(&daemon.reconciler.kernel().maps.forwarding, &daemon.snapshot);
-        daemon.record_qdiscs()?;
-        // Before the first id is given to a service port: another one may have had it in a former process.
-        daemon.sweep_traffic();
-        Ok(daemon)
-    }
-
     async fn run(&mut self, claim: Claim) -> anyhow::Result<()> {
         let (sender, mut events) = mpsc::channel(QUEUE);
         let mut source = tokio::spawn(objects::follow(self.options.clone(), sender));
@@ -324,7 +250,7 @@ impl Daemon {
                 }
                 Some(reply) = requests.next() => {
                     // The requester may have gone away.
-                    let _ = reply.send(Report::of(self));
+                    let _ = reply.send(self.report());
                 }
             }
         }
@@ -381,18 +307,6 @@ impl Daemon {
         }
     }
 
-    /// Forgets what was forwarded for service ports that are gone.
-    fn sweep_traffic(&self) {
-        let maps = &self.reconciler.kernel().maps;
-        let swept = maps.services.load().and_then(|services| {
-            let there: BTreeSet<u32> = services.into_iter().map(|(id, _)| id).collect();
-            maps.forwarding.sweep(|service| there.contains(&service))
-        });
-        if let Err(error) = swept {
-            warn!(reason = chain(&error), "cannot forget the traffic of service ports that are gone");
-        }
-    }
-
     fn wrote(&mut self) {
         self.serving.wrote(&self.reconciler.progress());
     }
@@ -414,64 +328,24 @@ impl Daemon {
         self.rejections = now;
     }
 
-    /// Attaches or detaches what enforces source ranges for sockets.
-    fn guard(&mut self, on: bool) {
-        if self.guarded == Some(on) {
-            return;
-        }
-        let outcome = if on {
-            attach::egress(&mut self.objects, &self.pins, &self.cgroup_dir)
-        } else {
-            attach::detach_egress(&self.pins)
-        };
-        match outcome {
-            Ok(()) => self.guarded = Some(on),
-            Err(error) => warn!(reason = chain(&error), on, "cannot guard sockets by their source ranges"),
-        }
+    fn report(&self) -> Report {
+        tell::report(tell::Parts {
+            options: &self.options,
+            pins: &self.pins,
+            started: self.started,
+            synced: self.synced,
+            reconciler: &self.reconciler,
+            index: &self.index,
+            interfaces: &self.interfaces,
+            cgroup: &self.cgroup,
+            translation: &self.translation,
+            facts: &self.facts(),
+            settings: &self.settings,
+        })
     }
 
     fn facts(&self) -> NodeFacts {
         facts::of(&self.options, self.index.node(&self.options.node_name), &self.index, &self.snapshot)
-    }
-
-    /// Whether anything changed that matters.
-    async fn look_at_links(&mut self) -> bool {
-        match self.links.snapshot().await {
-            Ok(snapshot) if snapshot != self.snapshot => {
-                self.snapshot = snapshot;
-                self.attach();
-                true
-            }
-            Ok(_) => false,
-            Err(error) => {
-                warn!(reason = chain(&error), "cannot list the interfaces");
-                false
-            }
-        }
-    }
-
-    /// Mends attachments and kernel settings that somebody removed or changed.
-    fn settle_in(&mut self) {
-        self.interfaces.forget_detached(&self.pins);
-        self.attach();
-        let maps = &self.reconciler.kernel().maps;
-        let fast = self.options.fast_path.anywhere() && self.objects.fast().is_ok();
-        if let Err(error) = self.settings.apply(maps, &self.snapshot, &self.options.conntrack, fast) {
-            warn!(reason = format!("{error:#}"), "cannot apply the kernel settings");
-        }
-    }
-
-    /// Attaches what is not attached; what fails is tried again later.
-    fn attach(&mut self) {
-        let attach = self.interfaces.attach(&mut self.objects, &self.pins, &self.snapshot, false);
-        if let Err(error) = attach.and_then(|()| self.record_qdiscs()) {
-            warn!(reason = format!("{error:#}"), "cannot attach");
-        }
-        self.interfaces.link_up(&self.reconciler.kernel().maps.forwarding, &self.snapshot);
-    }
-
-    fn record_qdiscs(&mut self) -> anyhow::Result<()> {
-        settings::record_qdiscs(&self.reconciler.kernel().maps, self.interfaces.take_new_qdiscs())
     }
 }
 

@@ -5,7 +5,6 @@ mod conntrack;
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::{
@@ -16,6 +15,7 @@ use crate::{
         sysctl,
     },
     model::link::Snapshot,
+    view::SysctlReport,
 };
 
 const QDISC: &str = "qdisc/";
@@ -26,17 +26,6 @@ pub(super) struct Settings {
     pub(super) sysctls: Vec<SysctlReport>,
     /// Those that cannot be changed here, which has been said.
     refused: BTreeSet<&'static str>,
-}
-
-/// A kernel setting.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SysctlReport {
-    /// Name, with slashes.
-    pub name: String,
-    /// Value now, "absent" if this kernel has no such setting.
-    pub value: String,
-    /// Why it is needed.
-    pub reason: String,
 }
 
 impl Settings {

@@ -1,22 +1,16 @@
-//! Asking a running daemon how it is.
+//! Answering who asks how the daemon is.
 //!
 //! The daemon answers on an abstract Unix socket, which belongs to its network namespace as everything else of it does
 //! and leaves nothing behind. Whoever connects gets one JSON document.
 
 use std::{
-    io::{self, Read as _},
-    os::{
-        linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream},
-    },
+    io,
+    os::unix::net::{UnixListener as StdListener, UnixStream as StdStream},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use nix::{
-    sys::socket::{getsockopt, sockopt::PeerCredentials},
-    unistd::getuid,
-};
+use nix::unistd::getuid;
 use tokio::{
     io::AsyncWriteExt as _,
     net::{UnixListener, UnixStream},
@@ -25,7 +19,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::Report;
+use crate::view::{Report, address, owner};
 
 /// For how long one side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,10 +50,6 @@ pub(super) async fn ask(requests: &mpsc::Sender<Reply>) -> Option<Report> {
     timeout(PATIENCE, receiver).await.ok()?.ok()
 }
 
-fn address() -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name("portico")
-}
-
 /// The network namespace, claimed for this process: its nft table has room for one daemon. Without the socket if an
 /// unprivileged process has taken its name, as any process of the namespace can: that is no reason not to balance load.
 pub(super) struct Claim(Option<StdListener>);
@@ -83,15 +73,6 @@ fn listen() -> io::Result<StdListener> {
     let listener = StdListener::bind_addr(&address()?)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-/// Makes sure that a daemon could be at the other end: a process of root, or of the same user.
-fn owner(stream: &StdStream) -> anyhow::Result<()> {
-    let peer = getsockopt(stream, PeerCredentials).context("cannot tell who has the status socket")?;
-    if peer.uid() != 0 && peer.uid() != getuid().as_raw() {
-        bail!("the status socket is not the daemon's: process {} of user {} has it", peer.pid(), peer.uid());
-    }
-    Ok(())
 }
 
 impl Requests {
@@ -137,22 +118,4 @@ async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Reply>) {
         // A client that went away needs no answer.
         let _ = timeout(PATIENCE, stream.write_all(&report)).await;
     }
-}
-
-/// The report of the daemon that runs in the network namespace of the calling thread; none if there is no daemon.
-///
-/// # Errors
-///
-/// There is one, but it does not answer, or answers nonsense; or somebody else has taken its name.
-pub fn query() -> anyhow::Result<Option<Report>> {
-    let mut stream = match address().and_then(|address| StdStream::connect_addr(&address)) {
-        Ok(stream) => stream,
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
-        Err(error) => return Err(error).context("cannot reach the daemon"),
-    };
-    owner(&stream)?;
-    stream.set_read_timeout(Some(2 * PATIENCE))?;
-    let mut text = Vec::new();
-    stream.read_to_end(&mut text).context("the daemon does not answer")?;
-    serde_json::from_slice(&text).context("the daemon's answer is not understood").map(Some)
 }

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use tracing::warn;
 
-use super::report::Translations;
 use crate::{
     driver::{
         nft::{Ensured, Family, Nft},
@@ -13,6 +12,7 @@ use crate::{
     error::chain,
     plan::Index,
     reconcile::Reconciler,
+    view::Translations,
 };
 
 /// After listing the nft elements, the wait in units of the time it took.

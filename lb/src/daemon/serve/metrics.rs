@@ -18,7 +18,7 @@ use prometheus_client::{
 };
 
 use super::health::FAMILIES;
-use crate::{daemon::report::Report, model};
+use crate::{model, view::Report};
 
 type Labels = Vec<(&'static str, String)>;
 type Seconds = Gauge<f64, AtomicU64>;

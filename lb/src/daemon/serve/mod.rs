@@ -26,10 +26,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{
-    report::Translations,
-    status::{Reply, ask},
-};
+use super::status::{Reply, ask};
 use crate::{
     config::{Options, Source},
     model::{Family, ObjectName},
@@ -38,6 +35,7 @@ use crate::{
         health::{LocalEndpoints, Policy},
     },
     reconcile::{Progress, Sweeps},
+    view::Translations,
 };
 use events::{About, Events, Notice};
 use health::{Health, Moment};

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::daemon::{
-    report::{CounterReport, TrafficReport, Trouble},
-    serve::exposition::prometheus,
+use crate::{
+    daemon::serve::exposition::prometheus,
+    view::{CounterReport, TrafficReport, Trouble},
 };
 
 fn has(text: &str, line: &str) {

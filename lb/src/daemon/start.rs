@@ -1,0 +1,97 @@
+//! Setting everything up.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use anyhow::Context as _;
+use tracing::warn;
+
+use super::{
+    Daemon, interfaces::Interfaces, namespace, objects, serve::Serving, settings::Settings,
+    translation::Watchman,
+};
+use crate::{
+    config::Options,
+    driver::{
+        attach, cgroup,
+        link::Links,
+        maps::Maps,
+        nft::Nft,
+        objects::{Features, FlowCache, Objects},
+        pins::PinDir,
+    },
+    plan::{Dirty, Index},
+    reconcile::{Kernel, Reconciler},
+};
+
+impl Daemon {
+    /// Sets up what outlives the daemon, and takes over what is there.
+    pub(super) async fn start(options: Options, pins: PinDir) -> anyhow::Result<Self> {
+        objects::check(&options.source, options.api_server.as_deref()).await?;
+        let serving = Serving::start(&options).await?;
+        let links = Links::open().context("cannot list the interfaces")?;
+        // Before what they watch is looked at: what changes in between is seen twice rather than never.
+        let link_watch = Some(Links::watch()?);
+        let snapshot = links.snapshot().await?;
+        let interfaces = Interfaces::new(
+            &options.interfaces,
+            options.xdp,
+            (options.fast_path.clone(), options.guard.is_some()),
+            options.detect_local.clone(),
+            &snapshot,
+        )?;
+        let (cgroup, cgroup_dir) = cgroup::open(options.cgroup.as_deref())?;
+
+        let nft = Nft::new();
+        let no_synproxy = nft.lacks_synproxy().context("cannot learn what nft can do here")?;
+        if let Some(reason) = no_synproxy.filter(|_| options.guard.is_some()) {
+            warn!(reason, "no SYN cookies, as nft takes no rules with synproxy");
+        }
+        let features = Features {
+            cache: options.flow_cache.map_or_else(FlowCache::default, FlowCache::of),
+            guard: options.guard.is_some(),
+            cookies: no_synproxy.is_none(),
+            ..Features::default()
+        };
+        let mut objects = Objects::load_with(&pins, features)?;
+        let maps = Maps::open(&pins)?;
+        namespace::claim(&maps, &pins)?;
+        let nft_watch = Some(nft.watch()?);
+        nft.ensure().context("cannot set up the nft table")?;
+        let mut settings = Settings::default();
+        let fast = options.fast_path.anywhere() && objects.fast().is_ok();
+        settings.apply(&maps, &snapshot, &options.conntrack, fast)?;
+        let translation = Watchman::new(&nft);
+        let reconciler = Reconciler::adopt(Kernel { maps, nft })?;
+        attach::sockets(&mut objects, &pins, &cgroup_dir)
+            .with_context(|| format!("cannot attach the socket hooks to cgroup {}", cgroup.display()))?;
+
+        let mut daemon = Self {
+            options,
+            objects,
+            pins,
+            links,
+            link_watch,
+            nft_watch,
+            snapshot,
+            interfaces,
+            settings,
+            cgroup,
+            cgroup_dir,
+            guarded: None,
+            index: Index::new(),
+            dirty: Dirty::default(),
+            reconciler,
+            rejections: BTreeSet::new(),
+            translation,
+            serving,
+            started: Instant::now(),
+            synced: false,
+        };
+        daemon.interfaces.attach(&mut daemon.objects, &daemon.pins, &daemon.snapshot, true)?;
+        daemon.interfaces.link_up(&daemon.reconciler.kernel().maps.forwarding, &daemon.snapshot);
+        daemon.record_qdiscs()?;
+        // Before the first id is given to a service port: another one may have had it in a former process.
+        daemon.sweep_traffic();
+        Ok(daemon)
+    }
+}
