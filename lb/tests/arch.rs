@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot read the source has failed")]
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -50,6 +51,232 @@ fn config_model_and_plan_do_no_io() {
         }
     }
     assert!(violations.is_empty(), "{}\n{WHY}", violations.join("\n"));
+}
+
+/// The parts of `lb/src`, and what each may import: those below it and no others. From top to bottom.
+const PARTS: [(&str, &[&str]); 12] = [
+    (
+        "cli",
+        &["daemon", "view", "reconcile", "plan", "source", "driver", "config", "convert", "model", "error"],
+    ),
+    ("daemon", &["view", "reconcile", "plan", "source", "driver", "config", "convert", "model", "error"]),
+    ("view", &["plan", "driver", "config", "model", "error"]),
+    ("reconcile", &["plan", "driver", "config", "model", "error"]),
+    ("plan", &["config", "model", "error"]),
+    ("source", &["convert", "model", "error"]),
+    ("driver", &["model", "error"]),
+    ("config", &["model", "error"]),
+    ("convert", &["model", "error"]),
+    ("model", &[]),
+    ("error", &[]),
+    ("main", &["cli"]),
+];
+
+/// The same for the data path: the crates, each with those of the workspace that it may name.
+const CRATES: [(&str, &[&str]); 5] = [
+    ("xdp/datapath", &[]),
+    ("xdp/tables", &["datapath"]),
+    ("xdp", &["datapath", "tables"]),
+    ("tc", &["datapath", "tables"]),
+    ("sockops", &["datapath", "tables"]),
+];
+
+const ORDER: &str = "Every import falls, from the commands by the daemon, by what interprets and shows, and by what decides, to \
+                     the drivers and the types: so each part can be read with those below it alone. A type that two parts \
+                     share belongs in model.";
+
+#[test]
+fn every_import_falls() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let tree = Tree::read(&root);
+    assert!(tree.files.len() > 100, "nothing to check in {}", root.display());
+    let mut violations = Vec::new();
+    for (file, named) in tree.imports() {
+        let (Some(from), Some(to)) = (file.first(), named.first()) else { continue };
+        let may = PARTS.iter().find(|(part, _)| part == from).map(|(_, below)| *below);
+        if from != to && !may.is_some_and(|below| below.contains(&to.as_str())) {
+            violations.push(format!("{} imports {}", file.join("::"), named.join("::")));
+        }
+    }
+    violations.sort();
+    violations.dedup();
+    assert!(violations.is_empty(), "{}\n{ORDER}", violations.join("\n"));
+}
+
+#[test]
+fn no_files_go_in_circles() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for source in ["src", "lab/src", "../xdp/datapath/src", "../xdp/tables/src", "../xdp/src"] {
+        let tree = Tree::read(&root.join(source));
+        assert!(tree.files.len() > 2, "nothing to check in {source}");
+        let circles = circles(&tree.imports());
+        assert!(circles.is_empty(), "in {source}, of what lies in one directory:\n{}", circles.join("\n"));
+    }
+}
+
+#[test]
+fn programs_use_tables_and_tables_use_the_logic() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let names = ["datapath", "tables", "portico", "lab"];
+    for (krate, below) in CRATES {
+        for file in rust_files(&root.join(krate).join("src")) {
+            for path in paths(&fs::read_to_string(&file).unwrap()) {
+                let Some(first) = path.first().filter(|first| names.contains(&first.as_str())) else {
+                    continue;
+                };
+                // The logic has a module of this name.
+                let own = root.join(krate).join("src").join(first).with_extension("rs").is_file();
+                assert!(
+                    own || below.contains(&first.as_str()),
+                    "{} names {}",
+                    file.display(),
+                    path.join("::")
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn circles_are_found_where_there_are_some() {
+    let modules = |list: &[(&str, &str)]| {
+        let path = |text: &str| text.split("::").map(str::to_owned).collect::<Vec<_>>();
+        list.iter().map(|(from, to)| (path(from), path(to))).collect::<Vec<_>>()
+    };
+    let found = |list| circles(&modules(list));
+    assert_eq!(found(&[("a", "b"), ("b", "a")]), ["a -> b -> a"]);
+    assert_eq!(found(&[("p::a", "p::b"), ("p::b", "p::c"), ("p::c", "p::a")]), ["p: a -> b -> c -> a"]);
+    // By way of what lies within.
+    assert_eq!(found(&[("p::a::x", "p::b"), ("p::b::y", "p::a::z")]), ["p: a -> b -> a"]);
+    // A module and what it is made of are one.
+    assert_eq!(found(&[("p", "p::a"), ("p::a", "p")]), [""; 0]);
+    assert_eq!(found(&[("a", "b"), ("c", "b"), ("a", "c")]), [""; 0]);
+}
+
+/// The modules of a crate, by their paths, and what they import.
+struct Tree {
+    /// Path of the module -> paths that it names, tests aside.
+    files: BTreeMap<Vec<String>, Vec<Vec<String>>>,
+}
+
+impl Tree {
+    fn read(root: &Path) -> Self {
+        let mut files = BTreeMap::new();
+        for file in rust_files(root) {
+            let relative = file.strip_prefix(root).unwrap().with_extension("");
+            let mut module: Vec<String> =
+                relative.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+            if module.last().is_some_and(|last| last == "mod") || module == ["lib"] {
+                module.pop();
+            }
+            if module.iter().any(|part| part == "tests" || part == "testing") {
+                continue;
+            }
+            let source = fs::read_to_string(&file).unwrap();
+            // What a file's tests name comes last.
+            let source = source.split("#[cfg(test)]\nmod tests").next().unwrap();
+            files.insert(module, paths(source));
+        }
+        Self { files }
+    }
+
+    /// Pairs of modules of which the first names something of the second.
+    fn imports(&self) -> Vec<(Vec<String>, Vec<String>)> {
+        let mut imports = Vec::new();
+        for (module, paths) in &self.files {
+            for path in paths {
+                if let Some(named) = self.find(module, path, 8).filter(|named| named != module) {
+                    imports.push((module.clone(), named));
+                }
+            }
+        }
+        imports
+    }
+
+    /// The module that has what a path names, as seen from a module. Re-exports are followed.
+    fn find(&self, module: &[String], path: &[String], depth: usize) -> Option<Vec<String>> {
+        let depth = depth.checked_sub(1)?;
+        let (first, rest) = path.split_first()?;
+        let (mut at, mut rest) = match first.as_str() {
+            "crate" => (Vec::new(), rest),
+            "self" => (module.to_vec(), rest),
+            "super" => (module.split_last()?.1.to_vec(), rest),
+            name => {
+                let mut child = module.to_vec();
+                child.push(name.to_owned());
+                if !self.files.contains_key(&child) {
+                    return None;
+                }
+                (child, rest)
+            }
+        };
+        while let Some((next, after)) = rest.split_first() {
+            if next == "super" {
+                at.pop();
+            } else {
+                at.push(next.clone());
+                if !self.files.contains_key(&at) {
+                    at.pop();
+                    break;
+                }
+            }
+            rest = after;
+        }
+        // Not a module: an item of this one, or one that it has from elsewhere.
+        if let Some(name) = rest.first().filter(|_| at != module) {
+            let imported =
+                self.files.get(&at)?.iter().filter(|path| path.len() > 1 && path.last() == Some(name));
+            if let Some(found) =
+                imported.filter_map(|path| self.find(&at, path, depth)).find(|found| *found != at)
+            {
+                return Some(found);
+            }
+        }
+        self.files.contains_key(&at).then_some(at)
+    }
+}
+
+/// Circles among what lies in one module, each module taken with all that is in it.
+fn circles(imports: &[(Vec<String>, Vec<String>)]) -> Vec<String> {
+    let mut graphs: BTreeMap<&[String], BTreeMap<&str, BTreeSet<&str>>> = BTreeMap::new();
+    for (from, to) in imports {
+        let common = from.iter().zip(to).take_while(|(a, b)| a == b).count();
+        if let (Some(a), Some(b)) = (from.get(common), to.get(common)) {
+            graphs.entry(&from[..common]).or_default().entry(a).or_default().insert(b);
+        }
+    }
+    let mut found = Vec::new();
+    for (parent, graph) in &graphs {
+        let mut done = BTreeSet::new();
+        for start in graph.keys() {
+            let mut way = Vec::new();
+            if let Some(circle) = circle(graph, start, &mut way, &mut done) {
+                let parent =
+                    if parent.is_empty() { String::new() } else { format!("{}: ", parent.join("::")) };
+                found.push(format!("{parent}{circle}"));
+            }
+        }
+    }
+    found
+}
+
+/// The first circle on the way on from `at`.
+fn circle<'a>(
+    graph: &BTreeMap<&'a str, BTreeSet<&'a str>>,
+    at: &'a str,
+    way: &mut Vec<&'a str>,
+    done: &mut BTreeSet<&'a str>,
+) -> Option<String> {
+    if let Some(place) = way.iter().position(|seen| *seen == at) {
+        return Some(way[place..].iter().chain([&at]).copied().collect::<Vec<_>>().join(" -> "));
+    }
+    if !done.insert(at) {
+        return None;
+    }
+    way.push(at);
+    let found = graph.get(at).into_iter().flatten().find_map(|next| circle(graph, next, way, done));
+    way.pop();
+    found
 }
 
 #[test]

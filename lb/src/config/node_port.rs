@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::model::{Family, Node, link::Snapshot};
+use crate::model::{Family, Node, address::network, link::Snapshot};
 
 /// Addresses of the node on which `NodePorts` are served: kube-proxy's `nodePortAddresses`.
 ///
@@ -109,9 +109,9 @@ impl FromStr for NodePortRange {
             "primary" => Ok(Self::Primary),
             "localhost" => Ok(Self::Localhost),
             "all" => Ok(Self::All),
-            _ => super::kind::net(text)
+            _ => network(text)
                 .map(Self::Net)
-                .map_err(|_| format!("{text:?} is neither a CIDR nor one of primary, localhost, all")),
+                .ok_or_else(|| format!("{text:?} is neither a CIDR nor one of primary, localhost, all")),
         }
     }
 }

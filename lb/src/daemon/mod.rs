@@ -38,7 +38,6 @@ use tracing::{debug, info, warn};
 use crate::{
     config::Options,
     driver::{
-        attach,
         link::{self, Links},
         nft,
         objects::Objects,

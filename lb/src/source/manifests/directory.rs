@@ -8,10 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{
-    document::{self, Format},
-    tree::Tree,
-};
+use super::{contents, document::Format, tree::Tree};
 use crate::{convert::Selector, model::change::Event};
 
 /// Larger files are refused, lest a mistake take all memory.
@@ -154,7 +151,7 @@ impl Directory {
         if text.trim().is_empty() {
             self.tree.blank(name);
         } else {
-            let contents = document::read(name, &text, format, &self.selector, &self.tree.take_clean(name));
+            let contents = contents::read(name, &text, format, &self.selector, &self.tree.take_clean(name));
             self.tree.put(name, contents);
         }
         Ok(())

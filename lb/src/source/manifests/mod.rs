@@ -7,6 +7,7 @@
 //! a vanished directory remove nothing. Between a writer's steps a file may look like anything, so a change is read
 //! once the directory has been quiet for [`SETTLE`].
 
+mod contents;
 mod directory;
 mod document;
 mod object;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    document::{Clean, Contents},
+    contents::{Clean, Contents},
     object::{Key, Kind, Object},
 };
 use crate::model::change::{Change, Event, Outcome};

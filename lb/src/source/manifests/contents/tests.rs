@@ -1,7 +1,9 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::ObjectName;
+use crate::{model::ObjectName, source::manifests::object::Object};
 
 const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n";
 const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata:\n  name: n1\n";
