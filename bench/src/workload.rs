@@ -7,7 +7,7 @@ use std::{
 
 use lab::manifest::NAMESPACE;
 use portico::model::{
-    Conditions, Endpoint, GuardWish, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort,
+    Conditions, Endpoint, GuardWish, ObjectName, PerFamily, Protocol, Service, ServicePort, Slice, SlicePort,
     TrafficPolicy,
     change::{Change, Converted, Event, Outcome},
 };
@@ -59,8 +59,7 @@ fn service(number: u32) -> Service {
         cluster_ips: vec![cluster_ip(number).into()],
         external_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
-        ipv4: true,
-        ipv6: false,
+        families: PerFamily { v4: true, v6: false },
         external_policy: TrafficPolicy::Cluster,
         internal_policy: TrafficPolicy::Cluster,
         affinity: None,

@@ -88,7 +88,7 @@ impl Kernel {
             Step::DeleteBackends(list) => maps.backends.delete(list)?,
             Step::DeleteTranslations(list) => {
                 let labels: Vec<(u32, Family)> =
-                    list.iter().map(|(label, addr)| (*label, Family::of(addr))).collect();
+                    list.iter().map(|(label, addr)| (*label, Family::of(addr.ip()))).collect();
                 self.nft.delete(&labels)?;
             }
         }

@@ -4,7 +4,9 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 
 use super::{Remarks, Selector, address, address::Unfit, guard::guard, name, port, protocol};
-use crate::model::{Protocol, Service, ServicePort, TrafficPolicy, address::network, change::Converted};
+use crate::model::{
+    Family, PerFamily, Protocol, Service, ServicePort, TrafficPolicy, address::network, change::Converted,
+};
 
 /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` where it is not given, in seconds, as the API server has it.
 const AFFINITY: u32 = 10_800;
@@ -47,10 +49,8 @@ pub fn service(from: &v1::Service, selector: &Selector) -> Result<Converted<Serv
 
     let mut remarks = Remarks::default();
     let cluster_ips = cluster_ips(spec, &listed, &mut remarks)?;
-    let families = Families {
-        ipv4: cluster_ips.iter().any(IpAddr::is_ipv4),
-        ipv6: cluster_ips.iter().any(IpAddr::is_ipv6),
-    };
+    // Those in which it has a cluster IP, as with kube-proxy.
+    let families = PerFamily::from_fn(|family| cluster_ips.iter().any(|ip| Family::of(*ip) == family));
     let external_ips = spec.external_ips.iter().flatten().enumerate();
     let external_ips = external_ips.map(|(i, ip)| {
         let path = format!("spec.externalIPs[{i}]");
@@ -88,8 +88,7 @@ pub fn service(from: &v1::Service, selector: &Selector) -> Result<Converted<Serv
         cluster_ips,
         external_ips,
         load_balancer_ips,
-        ipv4: families.ipv4,
-        ipv6: families.ipv6,
+        families,
         external_policy,
         internal_policy,
         affinity,
@@ -99,13 +98,6 @@ pub fn service(from: &v1::Service, selector: &Selector) -> Result<Converted<Serv
         ports,
     });
     Ok(remarks.on(object))
-}
-
-/// Families in which a Service is served: those in which it has a cluster IP, as with kube-proxy.
-#[derive(Clone, Copy)]
-struct Families {
-    ipv4: bool,
-    ipv6: bool,
 }
 
 /// `spec.clusterIPs`, or `spec.clusterIP` if there are none, with their paths.
@@ -162,7 +154,7 @@ fn cluster_ips(
 /// both), but kube-proxy does not serve it and neither do we.
 fn addresses(
     listed: impl Iterator<Item = (String, Result<IpAddr, Unfit>)>,
-    families: Families,
+    families: PerFamily<bool>,
     remarks: &mut Remarks,
 ) -> Vec<IpAddr> {
     let mut kept = Vec::new();
@@ -170,7 +162,7 @@ fn addresses(
         match address {
             Err(unfit) => remarks.unfit(unfit),
             Ok(address) if kept.contains(&address) => {}
-            Ok(address) if if address.is_ipv4() { families.ipv4 } else { families.ipv6 } => {
+            Ok(address) if families[Family::of(address)] => {
                 kept.push(address);
             }
             Ok(address) => {

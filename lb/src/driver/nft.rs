@@ -25,7 +25,8 @@ use serde::Deserialize;
 
 use process::Process;
 
-pub use ruleset::{Family, Synproxy, TABLE, counter};
+pub use crate::model::Family;
+pub use ruleset::{Synproxy, TABLE, counter};
 pub use watch::{Commit, Watch};
 
 /// What can go wrong.
@@ -208,7 +209,7 @@ impl Nft {
             // Text takes nft three quarters of the memory that JSON does.
             self.process.read(
                 attempt,
-                &["-n", "list", "map", "inet", "portico", family.map()],
+                &["-n", "list", "map", "inet", "portico", ruleset::map(family)],
                 |output| {
                     let mut inside = false;
                     for part in output.split(b',') {
@@ -262,7 +263,7 @@ impl Nft {
             Err(Error::Refused { .. }) => {}
             other => return other,
         }
-        let actual = self.elements()?.into_iter().map(|(label, addr)| ((label, Family::of(&addr)), addr));
+        let actual = self.elements()?.into_iter().map(|(label, addr)| ((label, Family::of(addr.ip())), addr));
         let (delete, add) = ruleset::difference(&actual.collect(), delete, add);
         self.process.write(attempt, &ruleset::change(&delete, &add))
     }

@@ -109,7 +109,10 @@ impl Seen {
         let counters = nft.counters()?;
         let packets =
             |name: &str| counters.iter().find(|c| c.name == name).map_or(0, |counter| counter.packets);
-        Ok(Self { translated: packets(family.probe_counter()), lost: packets(counter::PROBE_LOST) })
+        Ok(Self {
+            translated: packets(nft::ruleset::probe_counter(family)),
+            lost: packets(counter::PROBE_LOST),
+        })
     }
 }
 

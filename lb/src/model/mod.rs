@@ -12,7 +12,7 @@ mod node;
 mod service;
 
 pub use endpoint::{Conditions, Endpoint, Slice, SlicePort};
-pub use family::Family;
+pub use family::{Family, PerFamily};
 pub use guard::GuardWish;
 pub use node::{Node, ServiceCidr};
 pub use service::{Protocol, Service, ServicePort, TrafficPolicy};

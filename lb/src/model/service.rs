@@ -2,7 +2,7 @@ use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{GuardWish, ObjectName};
+use super::{GuardWish, ObjectName, PerFamily};
 
 /// A Service, both families. Headless and `ExternalName` Services are never made into one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,9 +19,7 @@ pub struct Service {
     /// `status.loadBalancer.ingress[].ip` whose `ipMode` is not `Proxy`.
     pub load_balancer_ips: Vec<IpAddr>,
     /// Families of NodePorts: those of `spec.ipFamilies`, or of the cluster IPs.
-    pub ipv4: bool,
-    /// Likewise.
-    pub ipv6: bool,
+    pub families: PerFamily<bool>,
     /// `spec.externalTrafficPolicy`; `Cluster` where the Service is not externally accessible.
     pub external_policy: TrafficPolicy,
     /// `spec.internalTrafficPolicy`, for the cluster IPs alone.

@@ -11,7 +11,7 @@ use datapath::abi::{Addr, FrontendKey, Guard, MASQUERADE, REFUSE, WITHHOLD};
 use ipnet::IpNet;
 
 use super::eligible::{Candidate, Eligible, Viewpoint, candidates, eligible};
-use crate::model::{Family, Protocol, Service, ServicePort, Slice, TrafficPolicy};
+use crate::model::{Family, PerFamily, Protocol, Service, ServicePort, Slice, TrafficPolicy};
 
 /// Which of the lists of endpoints of a service port a table is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,18 +121,12 @@ pub struct Setting<'a> {
     pub at: Viewpoint<'a>,
     /// The node's own addresses, at most one a family.
     pub node_ips: &'a [IpAddr],
-    /// Whether pods of this node can be told from other clients, for IPv4 and IPv6.
-    pub detects: [bool; 2],
+    /// Whether pods of this node can be told from other clients, by family.
+    pub detects: PerFamily<bool>,
     /// Whether everything that comes in through a cluster IP is masqueraded.
     pub masquerade_all: bool,
     /// How many connections Services take that do not say so; none: nothing is guarded.
     pub guard: Option<Guard>,
-}
-
-impl Setting<'_> {
-    const fn detects(&self, family: Family) -> bool {
-        self.detects[family as usize]
-    }
 }
 
 /// What a service port needs: the ports of a Service that share name and protocol, which as a rule is one.
@@ -249,10 +243,10 @@ fn addresses(
 ) -> impl Iterator<Item = (Addr, Family, u16, FrontendKind)> {
     let vip = move |kind| move |ip: &IpAddr| (Addr::from(*ip), Family::of(*ip), port.port, kind);
     let node_port = port.node_port.into_iter().flat_map(|number| {
-        [(service.ipv4, Family::V4), (service.ipv6, Family::V6)]
+        Family::ALL
             .into_iter()
-            .filter(|(served, _)| *served)
-            .map(move |(_, family)| (family.any(), family, number, FrontendKind::NodePort))
+            .filter(|family| service.families[*family])
+            .map(move |family| (family.any(), family, number, FrontendKind::NodePort))
     });
     let cluster_ips = service.cluster_ips.iter().map(vip(FrontendKind::ClusterIp));
     let external_ips = service.external_ips.iter().map(vip(FrontendKind::ExternalIp));
@@ -295,7 +289,7 @@ fn choices(
     let cluster = choice(&endpoints.cluster, (family, Scope::Cluster), endpoints.has_any);
     let local = choice(&endpoints.local, (family, Scope::Local), endpoints.has_any);
     let same = |choice| Choices { outside: choice, pod: choice, host: choice };
-    let detects = setting.detects(family);
+    let detects = setting.detects[family];
     if kind == FrontendKind::ClusterIp {
         let plain = match service.internal_policy {
             TrafficPolicy::Cluster => cluster,

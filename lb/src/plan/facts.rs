@@ -9,7 +9,7 @@ use super::{Index, desired::Setting, eligible::Viewpoint};
 use crate::{
     config::{DetectLocal, Options},
     model::{
-        Node,
+        Family, Node, PerFamily,
         link::{Interface, Snapshot},
     },
 };
@@ -45,11 +45,11 @@ pub struct NodeFacts {
 
 impl NodeFacts {
     pub(super) fn setting(&self) -> Setting<'_> {
-        let of_family = |ipv6| self.pod_networks.iter().any(|net| net.addr().is_ipv6() == ipv6);
+        let of_family = |family| self.pod_networks.iter().any(|net| Family::of(net.addr()) == family);
         Setting {
             at: Viewpoint { node: &self.name, zone: self.zone.as_deref() },
             node_ips: &self.node_ips,
-            detects: [false, true].map(|ipv6| self.by_interface || of_family(ipv6)),
+            detects: PerFamily::from_fn(|family| self.by_interface || of_family(family)),
             masquerade_all: self.masquerade_all,
             guard: self.guard,
         }
@@ -82,8 +82,8 @@ pub fn of(options: &Options, node: Option<&Node>, index: &Index, snapshot: &Snap
 /// The node's first address of each family, unless the options have one of that family.
 fn node_ips(own: &[IpAddr], node: Option<&Node>) -> Vec<IpAddr> {
     let listed = || own.iter().chain(node.iter().flat_map(|node| &node.addresses));
-    let first = |ipv6| listed().find(|ip| ip.is_ipv6() == ipv6).copied();
-    [false, true].into_iter().filter_map(first).collect()
+    let first = |family| listed().find(|ip| Family::of(**ip) == family).copied();
+    Family::ALL.into_iter().filter_map(first).collect()
 }
 
 fn pod_networks(detect: &DetectLocal, node: Option<&Node>) -> Vec<IpNet> {

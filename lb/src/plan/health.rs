@@ -87,9 +87,8 @@ fn check<'a>(
     node: &str,
 ) -> Option<HealthCheck> {
     let port = service.health_check_node_port?;
-    let families = [(Family::V4, service.ipv4), (Family::V6, service.ipv6)];
-    let families = families.into_iter().filter(|(_, wanted)| *wanted);
-    let local_ready = families.map(|(family, _)| (family, local_ready(slices.clone(), node, family)));
+    let families = Family::ALL.into_iter().filter(|family| service.families[*family]);
+    let local_ready = families.map(|family| (family, local_ready(slices.clone(), node, family)));
     Some(HealthCheck { port, local_ready: local_ready.collect() })
 }
 
@@ -113,9 +112,7 @@ fn lacks<'a>(
         Policy::Internal => {
             (service.internal_policy, service.cluster_ips.iter().any(|ip| Family::of(*ip) == family))
         }
-        Policy::External => {
-            (service.external_policy, if family == Family::V4 { service.ipv4 } else { service.ipv6 })
-        }
+        Policy::External => (service.external_policy, service.families[family]),
     };
     // The zone matters to neither list of interest.
     let at = Viewpoint { node, zone: None };

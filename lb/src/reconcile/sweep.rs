@@ -22,6 +22,7 @@ use crate::{
         netns::{self, Namespace},
     },
     error::chain,
+    model::{Family, PerFamily},
     plan::Stale,
 };
 
@@ -36,8 +37,8 @@ pub struct Sweeps {
     pub total: Duration,
     /// How long the latest took.
     pub latest: Duration,
-    /// Conntrack entries deleted by all of them, IPv4 and IPv6.
-    pub deleted: [u64; 2],
+    /// Conntrack entries deleted by all of them.
+    pub deleted: PerFamily<u64>,
     /// Sockets destroyed by all of them.
     pub destroyed: u64,
 }
@@ -150,13 +151,13 @@ impl Worker {
             };
             let deleted = deleted.unwrap_or_else(|error| {
                 note(&error, "forget UDP flows");
-                [0; 2]
+                PerFamily::default()
             });
             let destroyed = destroyed.unwrap_or_else(|error| {
                 note(&error, "look for sockets of endpoints that are gone");
                 0
             });
-            let [ipv4, ipv6] = deleted;
+            let PerFamily { v4: ipv4, v6: ipv6 } = deleted;
             if ipv4 + ipv6 + destroyed > 0 {
                 let milliseconds = took.as_millis() as u64;
                 info!(
@@ -169,8 +170,8 @@ impl Worker {
             let mut state = self.shared.lock();
             let State { waiting, current, sweeps, .. } = &mut *state;
             let done = std::mem::take(current);
-            sweeps.deleted[0] += ipv4;
-            sweeps.deleted[1] += ipv6;
+            sweeps.deleted.v4 += ipv4;
+            sweeps.deleted.v6 += ipv6;
             sweeps.destroyed += destroyed;
             if failed {
                 let later = std::mem::replace(waiting, done);
@@ -185,13 +186,13 @@ impl Worker {
         }
     }
 
-    /// Returns how many, IPv4 and IPv6.
-    fn flows(&self) -> Result<[u64; 2], conntrack::Error> {
+    /// Returns how many.
+    fn flows(&self) -> Result<PerFamily<u64>, conntrack::Error> {
         let mut conntrack = Conntrack::open()?;
-        let mut deleted = [0; 2];
+        let mut deleted = PerFamily::default();
         for flow in conntrack.udp_flows(|flow| self.shared.flow_is_stale(flow))? {
             if self.shared.flow_is_stale(&flow) {
-                let family = usize::from(flow.original.destination.is_ipv6());
+                let family = Family::of(flow.original.destination.ip());
                 deleted[family] += u64::from(conntrack.delete(&flow)?);
             }
         }

@@ -154,7 +154,8 @@ fn changes_tolerate_what_is_there() {
         assert_eq!(loaded(&nft).len(), moved.len() - 1);
 
         // Out and in at once, half of it not there.
-        let gone: Vec<(u32, Family)> = moved.iter().map(|(label, addr)| (*label, Family::of(addr))).collect();
+        let gone: Vec<(u32, Family)> =
+            moved.iter().map(|(label, addr)| (*label, Family::of(addr.ip()))).collect();
         nft.change(&gone, &elements()).unwrap();
         assert_eq!(loaded(&nft), sorted(elements()));
     });

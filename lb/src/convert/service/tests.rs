@@ -120,8 +120,7 @@ fn converts_every_field_in_both_families() {
                     cluster_ips: ips(&[f.cluster]),
                     external_ips: ips(&[f.external]),
                     load_balancer_ips: ips(&[f.vip]),
-                    ipv4: f.name == "IPv4",
-                    ipv6: f.name == "IPv6",
+                    families: PerFamily { v4: f.name == "IPv4", v6: f.name == "IPv6" },
                     external_policy: TrafficPolicy::Local,
                     internal_policy: TrafficPolicy::Local,
                     guard: GuardWish::default(),
@@ -148,7 +147,7 @@ fn serves_both_families_of_a_dual_stack_service() {
     let (got, defects, notes) = served(v6, spec);
     assert_eq!(got.cluster_ips, ips(&[v6.cluster, v4.cluster]));
     assert_eq!(got.external_ips, ips(&[v4.external, v6.external]));
-    assert!(got.ipv4 && got.ipv6 && defects.is_empty() && notes.is_empty());
+    assert!(got.families.v4 && got.families.v6 && defects.is_empty() && notes.is_empty());
 }
 
 #[test]

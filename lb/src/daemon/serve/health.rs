@@ -13,8 +13,8 @@ use hyper::StatusCode;
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
-/// Both are written together, so they are as healthy as each other.
-pub(super) const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
+use crate::model::Family;
+
 /// How Go writes a time that never was.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
@@ -127,7 +127,9 @@ struct Status {
 fn render(view: View, node_eligible: Option<bool>) -> (StatusCode, String) {
     let View { updated, now, healthy } = view;
     let good = healthy && node_eligible != Some(false);
-    let status = updated.map(|at| FAMILIES.map(|f| (f, Status { last_updated: at.to_string(), healthy })));
+    // Both are written together, so they are as healthy as each other.
+    let status =
+        updated.map(|at| Family::ALL.map(|f| (f.name(), Status { last_updated: at.to_string(), healthy })));
     let body = Body {
         // Older versions of kube-proxy told when the loop last ran, changes or not, and some go by it.
         last_updated: if good { Some(now) } else { updated }.map_or(NEVER.to_owned(), |at| at.to_string()),

@@ -17,8 +17,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::health::FAMILIES;
-use crate::{model, view::Report};
+use crate::{
+    model::{self, PerFamily},
+    view::Report,
+};
 
 type Labels = Vec<(&'static str, String)>;
 type Seconds = Gauge<f64, AtomicU64>;
@@ -63,15 +65,8 @@ fn histograms(constructor: fn() -> Histogram) -> Histograms {
     Family::new_with_constructor(constructor)
 }
 
-fn family_name(family: model::Family) -> &'static str {
-    match family {
-        model::Family::V4 => FAMILIES[0],
-        model::Family::V6 => FAMILIES[1],
-    }
-}
-
-fn labels(family: &str) -> Labels {
-    vec![("ip_family", family.to_owned())]
+fn labels(family: model::Family) -> Labels {
+    vec![("ip_family", family.name().to_owned())]
 }
 
 fn since_1970(time: SystemTime) -> f64 {
@@ -101,7 +96,7 @@ impl Metrics {
             livez: Family::default(),
         };
         // What can be counted from the start is there from the start.
-        for family in FAMILIES {
+        for family in model::Family::ALL {
             for counters in [
                 &metrics.endpoint_changes,
                 &metrics.service_changes,
@@ -209,15 +204,15 @@ impl Metrics {
 
     /// Something changed that has to be written.
     pub(super) fn queued(&self, now: SystemTime) {
-        for family in FAMILIES {
+        for family in model::Family::ALL {
             self.last_queued.get_or_create(&labels(family)).set(since_1970(now));
         }
     }
 
     /// So many changes were seen.
     pub(super) fn changed(&self, services: u64, endpoints: impl Fn(model::Family) -> u64) {
-        for family in [model::Family::V4, model::Family::V6] {
-            let labels = labels(family_name(family));
+        for family in model::Family::ALL {
+            let labels = labels(family);
             self.service_changes.get_or_create(&labels).inc_by(services);
             self.service_changes_pending.get_or_create(&labels).inc_by(services as i64);
             self.endpoint_changes.get_or_create(&labels).inc_by(endpoints(family));
@@ -228,7 +223,7 @@ impl Metrics {
     /// A round took in all changes; what cannot be written yet is no pending change.
     pub(super) fn round(&self, took: Duration, full: bool) {
         let kind = if full { &self.full_sync } else { &self.partial_sync };
-        for family in FAMILIES {
+        for family in model::Family::ALL {
             let labels = labels(family);
             self.sync.get_or_create(&labels).observe(took.as_secs_f64());
             kind.get_or_create(&labels).observe(took.as_secs_f64());
@@ -239,38 +234,38 @@ impl Metrics {
 
     /// All is written.
     pub(super) fn updated(&self, now: SystemTime) {
-        for family in FAMILIES {
+        for family in model::Family::ALL {
             self.last_sync.get_or_create(&labels(family)).set(since_1970(now));
         }
     }
 
     /// A change of endpoints is in force that long after what gave rise to it.
     pub(super) fn programmed(&self, family: model::Family, after: Duration) {
-        let labels = labels(family_name(family));
+        let labels = labels(family);
         self.network_programming.get_or_create(&labels).observe(after.as_secs_f64());
     }
 
     /// So many Services have a local policy and no endpoint here.
     pub(super) fn no_local_endpoints(&self, family: model::Family, internal: usize, external: usize) {
         for (policy, count) in [("internal", internal), ("external", external)] {
-            let mut labels = labels(family_name(family));
+            let mut labels = labels(family);
             labels.push(("traffic_policy", policy.to_owned()));
             self.no_local_endpoints.get_or_create(&labels).set(count as i64);
         }
     }
 
     /// Conntrack was looked through, once for both families.
-    pub(super) fn forgot(&self, took: Duration, ipv4: u64, ipv6: u64) {
-        for (family, deleted) in FAMILIES.into_iter().zip([ipv4, ipv6]) {
+    pub(super) fn forgot(&self, took: Duration, deleted: PerFamily<u64>) {
+        for family in model::Family::ALL {
             self.forgetting.get_or_create(&labels(family)).observe(took.as_secs_f64());
-            self.forgotten.get_or_create(&labels(family)).inc_by(deleted);
+            self.forgotten.get_or_create(&labels(family)).inc_by(deleted[family]);
         }
     }
 
     /// So many writes and deletions have failed, all in all.
     pub(super) fn failures(&self, writes: u64, deletions: u64) {
         for (counters, now) in [(&self.sync_failures, writes), (&self.cleanup_failures, deletions)] {
-            for family in FAMILIES {
+            for family in model::Family::ALL {
                 let counter = counters.get_or_create_owned(&labels(family));
                 counter.inc_by(now.saturating_sub(counter.get()));
             }

@@ -29,7 +29,7 @@ use tracing::{info, warn};
 use super::status::{Reply, ask};
 use crate::{
     config::{Options, Source},
-    model::{Family, ObjectName},
+    model::{Family, ObjectName, PerFamily},
     plan::{
         Changes, Dirty, Index, NodeFacts, Rejection,
         health::{LocalEndpoints, Policy},
@@ -160,7 +160,7 @@ impl Serving {
     pub(super) fn round(&mut self, round: Round<'_>) {
         let Round { index, facts, dirty, options, took, full } = round;
         self.local.update(index, &facts.name, dirty);
-        for family in [Family::V4, Family::V6] {
+        for family in Family::ALL {
             let [internal, external] =
                 [Policy::Internal, Policy::External].map(|policy| self.local.without(family, policy));
             self.metrics.no_local_endpoints(family, internal, external);
@@ -181,9 +181,9 @@ impl Serving {
     pub(super) fn wrote(&mut self, progress: &Progress) {
         self.metrics.failures(progress.failed_writes, progress.failed_deletions);
         if progress.sweeps.runs != self.sweeps.runs {
-            let [ipv4, ipv6] =
-                [0, 1].map(|family| progress.sweeps.deleted[family] - self.sweeps.deleted[family]);
-            self.metrics.forgot(progress.sweeps.latest, ipv4, ipv6);
+            let (now, before) = (progress.sweeps.deleted, self.sweeps.deleted);
+            self.metrics
+                .forgot(progress.sweeps.latest, PerFamily::from_fn(|family| now[family] - before[family]));
             self.sweeps = progress.sweeps;
         }
         if progress.error.is_some() {

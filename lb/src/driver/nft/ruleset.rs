@@ -19,6 +19,8 @@ use std::{
 
 use datapath::abi::{Label, MASQUERADE_MARK};
 
+use crate::model::Family;
+
 /// Family and name of the table, as nft wants them.
 pub const TABLE: &str = "inet portico";
 
@@ -66,50 +68,30 @@ pub mod counter {
         [REFUSED, WITHHELD, INVALID, UNKNOWN_LABEL, HANDSHAKES, MASQUERADED, PROBE_V4, PROBE_V6, PROBE_LOST];
 }
 
-/// IP versions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
+/// The map that holds backends of this family.
+#[must_use]
+pub const fn map(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "backends4",
+        Family::V6 => "backends6",
+    }
 }
 
-impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The family of an address.
-    #[must_use]
-    pub const fn of(addr: &SocketAddr) -> Self {
-        if addr.is_ipv4() { Self::V4 } else { Self::V6 }
+/// The counter of probes of this family that were translated.
+#[must_use]
+pub const fn probe_counter(family: Family) -> &'static str {
+    match family {
+        Family::V4 => counter::PROBE_V4,
+        Family::V6 => counter::PROBE_V6,
     }
+}
 
-    /// The map that holds backends of this family.
-    #[must_use]
-    pub const fn map(self) -> &'static str {
-        match self {
-            Self::V4 => "backends4",
-            Self::V6 => "backends6",
-        }
-    }
-
-    /// The counter of probes of this family that were translated.
-    #[must_use]
-    pub const fn probe_counter(self) -> &'static str {
-        match self {
-            Self::V4 => counter::PROBE_V4,
-            Self::V6 => counter::PROBE_V6,
-        }
-    }
-
-    /// Where probes are translated to: documentation addresses (RFC 5737, RFC 3849) and the discard port.
-    #[must_use]
-    pub const fn probe_target(self) -> SocketAddr {
-        match self {
-            Self::V4 => SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
-            Self::V6 => SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
-        }
+/// Where probes are translated to: documentation addresses (RFC 5737, RFC 3849) and the discard port.
+#[must_use]
+pub const fn probe_target(family: Family) -> SocketAddr {
+    match family {
+        Family::V4 => SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
+        Family::V6 => SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
     }
 }
 
@@ -160,7 +142,7 @@ fn rules(synproxy: Synproxy) -> String {
     rule("verdict", &format!("ct state new meta priority {reject} counter name {REFUSED} reject"));
     rule("verdict", &format!("ct state new meta priority {withhold} counter name {WITHHELD} drop"));
     for (family, keyword, ip) in [(Family::V4, "ipv4", "ip"), (Family::V6, "ipv6", "ip6")] {
-        let map = family.map();
+        let map = map(family);
         // A mapping to a port is accepted by nft only where the transport protocol is known to have ports. Two rules,
         // because a set of two protocols is looked up as any other set.
         for protocol in ["tcp", "udp"] {
@@ -174,7 +156,7 @@ fn rules(synproxy: Synproxy) -> String {
     }
     // Dropped here, a probe reaches no socket and no wire, and its conntrack entry is never confirmed.
     for (family, keyword) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")] {
-        let counter = family.probe_counter();
+        let counter = probe_counter(family);
         rule(
             "peculiar",
             &format!(
@@ -210,7 +192,7 @@ fn rules(synproxy: Synproxy) -> String {
 pub fn create(synproxy: Synproxy) -> String {
     let mut text = format!("add table {TABLE}\n");
     for (family, address) in [(Family::V4, "ipv4_addr"), (Family::V6, "ipv6_addr")] {
-        let map = family.map();
+        let map = map(family);
         let _ = writeln!(text, "add map {TABLE} {map} {{ type classid : {address} . inet_service; }}");
     }
     for counter in counter::ALL {
@@ -243,7 +225,7 @@ pub fn replace(synproxy: Synproxy, elements: &[(u32, SocketAddr)]) -> String {
 /// The elements that translate probes.
 #[must_use]
 pub fn probe_elements() -> [(u32, SocketAddr); 2] {
-    Family::ALL.map(|family| (Label::PROBE.0, family.probe_target()))
+    Family::ALL.map(|family| (Label::PROBE.0, probe_target(family)))
 }
 
 /// The transaction that takes elements out and then puts others in.
@@ -257,7 +239,7 @@ pub fn change(delete: &[Key], add: &[(u32, SocketAddr)]) -> String {
         });
     }
     for family in Family::ALL {
-        let elements = add.iter().filter(|(_, addr)| Family::of(addr) == family);
+        let elements = add.iter().filter(|(_, addr)| Family::of(addr.ip()) == family);
         list(&mut text, "add", family, elements, |text, (label, addr)| {
             let _ = write!(text, "{} : {} . {}", Label(*label), addr.ip(), addr.port());
         });
@@ -276,7 +258,7 @@ fn list<T>(
     if items.peek().is_none() {
         return;
     }
-    let _ = write!(text, "{verb} element {TABLE} {} {{", family.map());
+    let _ = write!(text, "{verb} element {TABLE} {} {{", map(family));
     for (i, item) in items.enumerate() {
         text.push_str(if i == 0 { " " } else { ",\n" });
         write(text, item);
@@ -295,7 +277,7 @@ pub fn difference(
     add: &[(u32, SocketAddr)],
 ) -> (Vec<Key>, Vec<(u32, SocketAddr)>) {
     let delete: BTreeSet<Key> = delete.iter().copied().collect();
-    let key = |(label, addr): &(u32, SocketAddr)| (*label, Family::of(addr));
+    let key = |(label, addr): &(u32, SocketAddr)| (*label, Family::of(addr.ip()));
     let stays = |element: &&(u32, SocketAddr)| {
         actual.get(&key(element)) == Some(&element.1) && !delete.contains(&key(element))
     };

@@ -10,7 +10,7 @@ const AT: Setting<'static> = Setting {
     guard: None,
     at: Viewpoint { node: HERE, zone: None },
     node_ips: &[],
-    detects: [false; 2],
+    detects: PerFamily { v4: false, v6: false },
     masquerade_all: false,
 };
 
@@ -33,8 +33,7 @@ fn service(internal: TrafficPolicy, external: TrafficPolicy, protocol: Protocol)
         cluster_ips: CLUSTER_IPS.to_vec(),
         external_ips: EXTERNAL_IPS.to_vec(),
         load_balancer_ips: VIPS.to_vec(),
-        ipv4: true,
-        ipv6: true,
+        families: PerFamily { v4: true, v6: true },
         external_policy: external,
         internal_policy: internal,
         affinity: None,
@@ -111,7 +110,7 @@ fn external_policies() {
     ];
     for (nodes, external, detects, expected) in cases {
         for (protocol, internal) in [(Protocol::Tcp, Cluster), (Protocol::Udp, Local)] {
-            let setting = Setting { detects: [*detects; 2], ..AT };
+            let setting = Setting { detects: PerFamily::from_fn(|_| *detects), ..AT };
             let service = service(internal, *external, protocol);
             let ports = ports(&service, slices(nodes, protocol).iter(), setting);
             assert_eq!(ports[0].name, format!("default/web:http/{protocol}"));
@@ -142,7 +141,8 @@ fn internal_policies_and_masquerading_of_cluster_ips() {
     ];
     for (nodes, internal, masquerade_all, detects, expected) in cases {
         for (protocol, external) in [(Protocol::Tcp, Cluster), (Protocol::Udp, Local)] {
-            let setting = Setting { detects: [*detects; 2], masquerade_all: *masquerade_all, ..AT };
+            let setting =
+                Setting { detects: PerFamily::from_fn(|_| *detects), masquerade_all: *masquerade_all, ..AT };
             let service = service(*internal, external, protocol);
             let ports = ports(&service, slices(nodes, protocol).iter(), setting);
             let case = format!("{nodes:?} {internal:?} {masquerade_all} {detects}");
@@ -154,7 +154,7 @@ fn internal_policies_and_masquerading_of_cluster_ips() {
 #[test]
 fn pods_may_be_told_in_one_family_alone() {
     let service = service(TrafficPolicy::Cluster, TrafficPolicy::Local, Protocol::Tcp);
-    let setting = Setting { detects: [false, true], ..AT };
+    let setting = Setting { detects: PerFamily { v4: false, v6: true }, ..AT };
     let ports = ports(&service, slices(&["elsewhere"], Protocol::Tcp).iter(), setting);
     for frontend in ports[0].frontends.iter().filter(|f| f.kind == FrontendKind::NodePort) {
         let expected = if frontend.key.addr.is_v4() { "withhold" } else { "cluster" };
@@ -234,7 +234,7 @@ fn only_what_is_used_is_listed() {
 #[test]
 fn node_ports_follow_the_families_of_the_service() {
     let mut service = service(TrafficPolicy::Cluster, TrafficPolicy::Cluster, Protocol::Tcp);
-    (service.ipv4, service.ipv6) = (false, true);
+    service.families = PerFamily { v4: false, v6: true };
     let node_ports: Vec<Addr> = ports(&service, [].iter(), AT)[0]
         .frontends
         .iter()

@@ -23,8 +23,7 @@ fn service(internal: TrafficPolicy, external: TrafficPolicy) -> Service {
         ],
         external_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
-        ipv4: true,
-        ipv6: true,
+        families: crate::model::PerFamily { v4: true, v6: true },
         external_policy: external,
         internal_policy: internal,
         affinity: None,
@@ -147,7 +146,7 @@ fn checks_come_and_go_with_their_services() {
     assert_eq!((rig.local.checks()[&web()].port, rig.counts()), (32_000, vec![1, 0]));
 
     let mut only_ipv4 = service(TrafficPolicy::Cluster, TrafficPolicy::Local);
-    (only_ipv4.ipv6, only_ipv4.health_check_node_port) = (false, Some(32_001));
+    (only_ipv4.families.v6, only_ipv4.health_check_node_port) = (false, Some(32_001));
     rig.put_service(only_ipv4);
     assert!(rig.update());
     assert_eq!((rig.local.checks()[&web()].port, rig.counts()), (32_001, vec![1]));

@@ -57,7 +57,7 @@ fn busy() -> Metrics {
     metrics.updated(now);
     metrics.programmed(model::Family::V6, Duration::from_millis(700));
     metrics.no_local_endpoints(model::Family::V4, 1, 2);
-    metrics.forgot(Duration::from_millis(1), 4, 0);
+    metrics.forgot(Duration::from_millis(1), PerFamily { v4: 4, v6: 0 });
     metrics.failures(2, 1);
     metrics.failures(3, 1);
     metrics.healthz(200);

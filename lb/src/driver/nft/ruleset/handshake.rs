@@ -12,7 +12,8 @@ use datapath::{
     guard::cookie::{MSS, WINDOW_SCALE},
 };
 
-use super::Family;
+use super::map as backends_of;
+use crate::model::Family;
 
 /// For how long a label is remembered: from one hook of the kernel to another, and for whoever wants to look.
 const REMEMBERED: &str = "2s";
@@ -120,7 +121,7 @@ pub(super) fn rules(lost: &str) -> Vec<(&'static str, String)> {
                  priority set {key} map @{MAP}"
             ),
         );
-        let (ip, backends) = (ip(family), family.map());
+        let (ip, backends) = (ip(family), backends_of(family));
         // It makes room, and a client may use the same port for another connection.
         rule(
             "resumed",

@@ -23,7 +23,7 @@ fn a_service() -> impl Strategy<Value = ServiceObject> {
         (object.internal_policy, object.external_policy) = (internal, external);
         if ipv6_only {
             object.cluster_ips.remove(0);
-            object.ipv4 = false;
+            object.families.v4 = false;
         }
         if external_ip {
             object.external_ips = vec![ip(false, number + 10)];
