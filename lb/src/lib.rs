@@ -2,8 +2,11 @@
 //!
 //! State flows one way: [`source`] watches objects, [`convert`] turns them into [`model`] types or rejects them,
 //! [`plan`] computes what the kernel should hold and in which order to change it, [`driver`] writes it, and [`reconcile`]
-//! joins the two; [`daemon`] is the loop around all this, [`cli`] what the user sees, [`config`] what he asks for.
-//! `model`, `plan` and `config` are pure: no IO, no clock, no Kubernetes types.
+//! joins the two; [`view`] puts in words what there is; [`daemon`] is the loop around all this, [`cli`] what the user
+//! sees, [`config`] what he asks for. `model`, `plan` and `config` are pure: no IO, no clock, no Kubernetes types.
+//!
+//! Every import falls: `cli`; `daemon`; `reconcile`, `view`; `plan`, `source`; `driver`, `config`, `convert`; `model`,
+//! `error`.
 
 pub mod cli;
 pub mod config;
