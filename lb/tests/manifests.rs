@@ -461,3 +461,156 @@ async fn a_directory_swapped_for_another_is_followed() {
     f.until("notifications", |k| k.ip("default/a") == is(OTHER)).await;
     assert_eq!(f.known.deleted, [""; 0]);
 }
+
+/// The most bytes of a file.
+const MAX_BYTES: u64 = 64 << 20;
+
+#[tokio::test]
+async fn a_file_beyond_its_size_is_refused_until_it_is_smaller() {
+    let mut f = Followed::with(|d| {
+        fs::write(d.join("a.yaml"), service("a", V4)).expect("write");
+        // Ten gigabytes that are not on the disk.
+        let sparse = fs::File::create(d.join("b.yaml")).expect("create");
+        sparse.set_len(10 << 30).expect("sparse file");
+        fs::write(d.join("c.yaml"), service("c", V4)).expect("write");
+    })
+    .await;
+    assert_eq!(f.known.names(), ["default/a", "default/c"]);
+    let told = f.known.trouble();
+    assert_eq!(told, "cannot be read: it is larger than 64 MiB, the most that a file may have");
+    f.write("b.yaml", &service("b", V4));
+    f.until("the smaller file", |k| k.ip("default/b") == is(V4) && k.troubles.is_empty()).await;
+
+    // What was good in it stays while it is too large.
+    let grown = fs::File::options().write(true).open(f.path.join("b.yaml")).expect("open");
+    grown.set_len(MAX_BYTES + 1).expect("grow");
+    drop(grown);
+    f.until("trouble", |k| k.trouble().contains("64 MiB")).await;
+    f.write("a.yaml", &service("a", V6));
+    f.until("the rest of the directory", |k| k.ip("default/a") == is(V6)).await;
+    assert_eq!(f.known.ip("default/b"), is(V4));
+    f.write("b.yaml", &service("b", V6));
+    f.until("recovery", |k| k.ip("default/b") == is(V6) && k.troubles.is_empty()).await;
+    assert_eq!(f.known.deleted, [""; 0]);
+}
+
+#[tokio::test]
+async fn links_to_what_has_no_end_are_none_of_ours() {
+    let mut f = Followed::with(|d| {
+        for (name, target) in [("zero.yaml", "/dev/zero"), ("pipe.json", "pipe"), ("full.yml", "/dev/full")] {
+            symlink(target, d.join(name)).expect("symlink");
+        }
+        mkfifo(&d.join("pipe"), Mode::S_IRWXU).expect("mkfifo");
+        fs::write(d.join("a.yaml"), service("a", V4)).expect("write");
+    })
+    .await;
+    assert_eq!((f.known.names(), f.known.trouble()), (vec!["default/a"], String::new()));
+    fs::remove_file(f.path.join("zero.yaml")).expect("remove");
+    f.write("zero.yaml", &service("zero", V4));
+    f.until("a file in place of a device", |k| k.ip("default/zero") == is(V4)).await;
+}
+
+/// Bytes of a string that is far too long.
+const LONG: usize = 4 << 20;
+
+#[tokio::test]
+async fn what_is_said_of_a_bad_file_is_short_and_steers_no_terminal() {
+    let odd = "\\e[31m\\n\\x9b\\u202e";
+    let with = |what: &str, value: &str| service("web", V4).replace(what, value);
+    for value in [odd.to_owned(), "x".repeat(LONG), odd.repeat(LONG / odd.len())] {
+        let mut f = Followed::with(|_| {}).await;
+        for (n, text) in [
+            with("name: web", &format!("name: \"{value}\"")),
+            with("name: web", &format!("name: web, namespace: \"{value}\"")),
+            with("kind: Service", &format!("kind: \"{value}\"")),
+            with("apiVersion: v1", &format!("apiVersion: \"{value}\"\nkey: {{}}")),
+            with("port: 80", &format!("port: \"{value}\"")),
+            with(V4, &value).replace('\'', "\""),
+            with("clusterIP", &format!("\"{value}\": 1, clusterIP")),
+            with("spec:", &format!("status: {{loadBalancer: {{ingress: [{{ip: \"{value}\"}}]}}}}\nspec:")),
+            format!("\"{value}"),
+            format!("key: \"{value}\"\nkey: [\"{value}\""),
+            format!("? [\"{value}\"]\n: *{}", "y".repeat(LONG)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            f.write(&format!("{n}\u{1b}[31m.yaml"), &text);
+        }
+        f.write("list.json", &format!("{{\"\\u001b{}\": ", "x".repeat(LONG)));
+        let mut known = std::mem::take(&mut f.known);
+        // All of them, however long they take.
+        let wait = async {
+            while known.troubles.len() + known.services.len() < 10 {
+                known.take(f.events.recv().await.expect("the source runs"));
+            }
+        };
+        timeout(20 * DEADLINE, wait).await.expect("all are told of");
+        let outcomes = known.services.values();
+        let said = outcomes.flat_map(|outcome| match outcome {
+            Ok(converted) => [converted.defects.as_slice(), converted.notes.as_slice()].concat(),
+            Err(reason) => vec![reason.clone()],
+        });
+        let said: Vec<String> = said.chain(known.troubles.into_values().flatten()).collect();
+        assert!(said.len() >= 10, "{said:?}");
+        for line in said {
+            assert!(line.len() <= portico::text::LINE, "{} bytes", line.len());
+            assert!(!line.contains(['\u{1b}', '\n', '\u{9b}', '\u{202e}']), "{line:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_of_a_bad_file_is_limited_in_number() {
+    let mut f = Followed::with(|_| {}).await;
+    f.write("a.yaml", &format!("{}---\n{}", "--- a\n".repeat(10_000), service("a", V4)));
+    f.until("good and bad", |k| k.ip("default/a") == is(V4) && !k.troubles.is_empty()).await;
+    let problems = f.known.troubles.values().next().expect("one file's").clone();
+    assert_eq!(problems.len(), portico::text::LINES + 1);
+    assert_eq!(problems.last().map(String::as_str), Some("9950 more like these"));
+    f.write("a.yaml", &"--- a\n".repeat(300_000));
+    f.until("too many", |k| k.trouble() == "more than 262144 documents in one file").await;
+    assert_eq!(f.known.ip("default/a"), is(V4), "what was good stays");
+    let bad =
+        service("a", V6).replace("spec: {", &format!("spec: {{externalIPs: [{}], ", "x, ".repeat(10_000)));
+    f.write("a.yaml", &bad);
+    f.until("its defects", |k| k.troubles.is_empty() && k.ip("default/a") == is(V6)).await;
+    let defects = &f.known.services["default/a"].as_ref().expect("understood").defects;
+    assert_eq!(defects.len(), portico::text::LINES + 1);
+}
+
+/// Documents that a parser may need far more memory, time or stack for than they have bytes.
+#[tokio::test]
+async fn bombs_are_refused() {
+    let mut aliases = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for i in 1..12 {
+        let last = format!("*a{}", i - 1);
+        aliases += &format!("a{i}: &a{i} [{}]\n", [last.as_str(); 10].join(", "));
+    }
+    let text = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a, ".repeat(10_000));
+    let deep = 1_000_000;
+    let mut f = Followed::with(|_| {}).await;
+    for (name, text) in [
+        ("aliases.yaml", aliases),
+        ("text.yaml", text),
+        ("flow.yaml", "[".repeat(deep)),
+        ("maps.yaml", "{a: ".repeat(deep)),
+        ("block.yaml", "- ".repeat(deep)),
+        ("closed.yaml", format!("a: {}{}", "[".repeat(deep), "]".repeat(deep))),
+        ("flow.json", "[".repeat(deep)),
+        ("maps.json", "{\"a\": ".repeat(deep)),
+    ] {
+        f.write(name, &text);
+        f.write("good.yaml", &service("good", V4));
+        let mut known = std::mem::take(&mut f.known);
+        let wait = async {
+            while !known.troubles.keys().any(|place| place.ends_with(name)) {
+                known.take(f.events.recv().await.expect("the source runs"));
+            }
+        };
+        timeout(20 * DEADLINE, wait).await.unwrap_or_else(|_| panic!("{name} is not refused"));
+        assert!(known.trouble().len() <= 8 * portico::text::LINE);
+        f.known = known;
+    }
+    assert_eq!(f.known.ip("default/good"), is(V4));
+}

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
+use crate::text::quote;
+
 /// A value as it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Tree {
@@ -23,7 +25,7 @@ impl fmt::Display for Tree {
             Self::Null => f.write_str("null"),
             Self::Bool(value) => write!(f, "{value}"),
             Self::Number(value) => write!(f, "{value}"),
-            Self::Text(value) => write!(f, "{value:?}"),
+            Self::Text(value) => quote(value).fmt(f),
             Self::List(_) => f.write_str("a list"),
             Self::Map(_) => f.write_str("a mapping"),
         }

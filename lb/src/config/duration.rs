@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::text::quote;
+
 /// Units with their nanoseconds; those that are the beginning of others come later.
 const UNITS: [(&str, u64); 8] = [
     ("ns", 1),
@@ -19,11 +21,11 @@ const UNITS: [(&str, u64); 8] = [
 /// # Errors
 /// What is wrong with it; negative durations are, since none makes sense here.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration such as \"1h30m\"");
+    let wrong = || format!("{} is not a duration such as \"1h30m\"", quote(text));
     if let Some(positive) = text.strip_prefix('-') {
         return match parse(positive) {
             Ok(Duration::ZERO) => Ok(Duration::ZERO),
-            Ok(_) => Err(format!("{text:?} is less than 0")),
+            Ok(_) => Err(format!("{} is less than 0", quote(text))),
             Err(_) => Err(wrong()),
         };
     }
@@ -43,7 +45,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
         total = total
             .checked_add(part)
             .filter(|total| i64::try_from(*total).is_ok())
-            .ok_or_else(|| format!("{text:?} is longer than 292 years"))?;
+            .ok_or_else(|| format!("{} is longer than 292 years", quote(text)))?;
         rest = &tail[unit.len()..];
     }
     Ok(Duration::from_nanos(u64::try_from(total).unwrap_or(u64::MAX)))

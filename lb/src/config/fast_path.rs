@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use crate::text::quote;
+
 /// `--fast-path`: on which interfaces established flows are forwarded in XDP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FastPath {
@@ -68,7 +70,7 @@ impl FromStr for FastPathPart {
         };
         match (interface, on) {
             (Some(""), _) | (_, None) => {
-                Err(format!("{text:?} is none of on, off, INTERFACE=on, INTERFACE=off"))
+                Err(format!("{} is none of on, off, INTERFACE=on, INTERFACE=off", quote(text)))
             }
             (interface, Some(on)) => Ok(Self { interface: interface.map(str::to_owned), on }),
         }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{Mistake, document::Tree, duration, fast_path::FastPathPart, node_port::NodePortRange};
-use crate::model::address;
+use crate::{model::address, text::quote};
 
 /// What a field may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Kind {
             Self::Bool => Tree::Bool(match last {
                 "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
                 "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                _ => return Err(format!("{last:?} is neither true nor false")),
+                _ => return Err(format!("{} is neither true nor false", quote(last))),
             }),
             Self::Int(..) | Self::Number => {
                 last.parse().map(Tree::Number).unwrap_or_else(|_| Tree::Text(last.to_owned()))
@@ -182,7 +182,7 @@ impl Kind {
             Self::OneOf(choices) => match string()? {
                 "" => Ok("".into()),
                 text if choices.contains(&text) => Ok(text.into()),
-                text => Err(format!("{text:?} is not one of {}", choices.join(", "))),
+                text => Err(format!("{} is not one of {}", quote(text), choices.join(", "))),
             },
             Self::Duration => match string()? {
                 "" => Ok("0s".into()),
@@ -311,17 +311,17 @@ fn is_quantity(text: &str) -> bool {
 
 /// An address, by the rules of Kubernetes.
 pub(super) fn ip(text: &str) -> Result<IpAddr, String> {
-    address::parse(text).ok_or_else(|| format!("{text:?} is not an IP address"))
+    address::parse(text).ok_or_else(|| format!("{} is not an IP address", quote(text)))
 }
 
 /// A network, without what is behind its prefix.
 pub(super) fn net(text: &str) -> Result<IpNet, String> {
-    address::network(text).ok_or_else(|| format!("{text:?} is not a CIDR"))
+    address::network(text).ok_or_else(|| format!("{} is not a CIDR", quote(text)))
 }
 
 /// An address with a port; without an address, `:PORT`, since which one it is follows from another field.
 fn bind(text: &str, default: u16) -> Result<String, String> {
-    let wrong = || format!("{text:?} is neither an address, nor one with a port, nor \"off\"");
+    let wrong = || format!("{} is neither an address, nor one with a port, nor \"off\"", quote(text));
     if text.is_empty() || text == "off" {
         return Ok(text.to_owned());
     }
@@ -333,7 +333,7 @@ fn bind(text: &str, default: u16) -> Result<String, String> {
         .parse()
         .ok()
         .filter(|port| *port > 0)
-        .ok_or_else(|| format!("{text:?} has a port that is not a number from 1 to 65535"))?;
+        .ok_or_else(|| format!("{} has a port that is not a number from 1 to 65535", quote(text)))?;
     if host.is_empty() {
         return Ok(format!(":{port}"));
     }

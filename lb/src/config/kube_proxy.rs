@@ -20,6 +20,8 @@ use super::{
     settings::{Origin, Schema, Settings, put},
 };
 
+use crate::text::quote;
+
 pub(super) const VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 pub(super) const KIND: &str = "KubeProxyConfiguration";
 
@@ -48,7 +50,7 @@ pub(super) fn with_ports(
             continue;
         };
         let Ok(port) = text.parse::<u16>() else {
-            mistakes.push(Origin::Flag(flag).mistake(format!("{text:?} is not a port")));
+            mistakes.push(Origin::Flag(flag).mistake(format!("{} is not a port", quote(text))));
             continue;
         };
         let given = flags.iter().find(|given| given.flag == address_flag);
@@ -254,7 +256,8 @@ fn node_name(set: &Settings, own: &Settings, host: &Host, mistakes: &mut Vec<Mis
         [(_, name)] => name.clone(),
         [(origin, name), (other, differs), ..] => {
             if name != differs {
-                mistakes.push(origin.mistake(format!("{name:?} is not {differs:?} of {}", other.name())));
+                let problem = format!("{} is not {} of {}", quote(name), quote(differs), other.name());
+                mistakes.push(origin.mistake(problem));
             }
             name.clone()
         }

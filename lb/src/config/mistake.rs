@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::text;
+
 /// Something that was set and is not honoured.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Note {
@@ -41,10 +43,9 @@ impl Mistake {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for part in [&self.place, &self.path].into_iter().filter(|part| !part.is_empty()) {
-            write!(f, "{part}: ")?;
-        }
-        f.write_str(&self.problem)
+        let parts = [&self.place, &self.path, &self.problem].into_iter().filter(|part| !part.is_empty());
+        // Keys of the file and file names are in it.
+        f.write_str(&text::line(parts.map(String::as_str).collect::<Vec<_>>().join(": ")))
     }
 }
 

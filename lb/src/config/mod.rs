@@ -24,10 +24,12 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use self::{document::Tree, settings::Settings};
+use crate::text;
 pub use fast_path::{FastPath, FastPathPart};
 pub use mistake::{Mistake, Mistakes, Note};
 pub use node_port::{NodePortAddresses, NodePortRange};
 pub use options::{Conntrack, DetectLocal, Options, Source, XdpChoice};
+
 pub use settings::Flag;
 
 /// A file that was read.
@@ -139,6 +141,8 @@ fn read_file(file: File<'_>, kube_proxy: &mut Settings, own: &mut Settings, mist
             (Some(kube_proxy::VERSION), Some(kube_proxy::KIND)) => (kube_proxy::KIND, &mut *kube_proxy),
             (Some(portico::VERSION), Some(portico::KIND)) => (portico::KIND, &mut *own),
             (version, kind) => {
+                let found = [version, kind].map(|text| text.map(text::name));
+                let [version, kind] = found.each_ref().map(Option::as_deref);
                 let found =
                     format!("{} {}", version.unwrap_or("no apiVersion"), kind.unwrap_or("without kind"));
                 mistakes.push(at.because(format!(

@@ -9,7 +9,10 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::model::{Family, Node, address::network, link::Snapshot};
+use crate::{
+    model::{Family, Node, address::network, link::Snapshot},
+    text::quote,
+};
 
 /// Addresses of the node on which `NodePorts` are served: kube-proxy's `nodePortAddresses`.
 ///
@@ -109,9 +112,9 @@ impl FromStr for NodePortRange {
             "primary" => Ok(Self::Primary),
             "localhost" => Ok(Self::Localhost),
             "all" => Ok(Self::All),
-            _ => network(text)
-                .map(Self::Net)
-                .ok_or_else(|| format!("{text:?} is neither a CIDR nor one of primary, localhost, all")),
+            _ => network(text).map(Self::Net).ok_or_else(|| {
+                format!("{} is neither a CIDR nor one of primary, localhost, all", quote(text))
+            }),
         }
     }
 }

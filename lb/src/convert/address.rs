@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::model::address::parse;
+use crate::{model::address::parse, text::quote};
 
 /// Why an address is not used: a line that names where it is written.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Unfit {
 /// addresses and the broadcast address through, but there is nobody to connect to.
 pub(super) fn usable(path: &str, text: &str) -> Result<IpAddr, Unfit> {
     let address =
-        parse(text).ok_or_else(|| Unfit::Refused(format!("{path}: {text:?} is not an IP address")))?;
+        parse(text).ok_or_else(|| Unfit::Refused(format!("{path}: {} is not an IP address", quote(text))))?;
     match scope(address) {
         None => Ok(address),
         Some(scope @ (Scope::Multicast | Scope::Broadcast)) => {
@@ -41,7 +41,7 @@ pub(super) fn usable(path: &str, text: &str) -> Result<IpAddr, Unfit> {
 /// that is nobody's Service.
 pub(super) fn announced(path: &str, text: &str) -> Result<IpAddr, Unfit> {
     let address =
-        parse(text).ok_or_else(|| Unfit::Refused(format!("{path}: {text:?} is not an IP address")))?;
+        parse(text).ok_or_else(|| Unfit::Refused(format!("{path}: {} is not an IP address", quote(text))))?;
     match scope(address) {
         None | Some(Scope::LinkLocal) => Ok(address),
         Some(scope) => Err(Unfit::Unserved(format!("{path}: {address} is {}", scope.name()))),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Remarks;
 use crate::model::GuardWish;
+use crate::text::quote;
 
 /// From how many SYNs a second on clients have to prove their address: a number, `always` or `never`.
 pub const SYN_COOKIES: &str = "portico.dev/syn-cookies";
@@ -21,7 +22,8 @@ pub(super) fn guard(annotations: Option<&BTreeMap<String, String>>, remarks: &mu
         if number.is_none() {
             let words: Vec<_> = words.iter().map(|(word, _)| format!(" or {word}")).collect();
             let note = format!(
-                "metadata.annotations[{name}]: {text:?} is not a number from 0 to {}{}, and is skipped",
+                "metadata.annotations[{name}]: {} is not a number from 0 to {}{}, and is skipped",
+                quote(text),
                 u32::MAX,
                 words.concat()
             );
@@ -44,7 +46,7 @@ mod tests {
         let annotations =
             entries.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let mut remarks = Remarks::default();
-        (guard(Some(&annotations), &mut remarks), remarks.notes)
+        (guard(Some(&annotations), &mut remarks), remarks.notes.into())
     }
 
     #[test]

@@ -30,7 +30,10 @@ pub use slice::slice;
 
 use address::Unfit;
 
-use crate::model::{Protocol, change::Converted};
+use crate::{
+    model::{Protocol, change::Converted},
+    text::{Lines, quote},
+};
 
 /// Label that hands a Service and its slices to another proxy.
 pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -48,8 +51,8 @@ pub const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 /// What is found to be the matter with an object on the way.
 #[derive(Default)]
 struct Remarks {
-    defects: Vec<String>,
-    notes: Vec<String>,
+    defects: Lines,
+    notes: Lines,
 }
 
 impl Remarks {
@@ -62,7 +65,7 @@ impl Remarks {
 
     fn on<T>(self, object: Option<T>) -> Converted<T> {
         let Self { defects, notes } = self;
-        Converted { object, defects, notes }
+        Converted { object, defects: defects.into(), notes: notes.into() }
     }
 }
 
@@ -80,6 +83,6 @@ fn protocol(path: &str, name: Option<&str>) -> Result<Option<Protocol>, String> 
         "TCP" => Ok(Some(Protocol::Tcp)),
         "UDP" => Ok(Some(Protocol::Udp)),
         "SCTP" => Ok(None),
-        other => Err(format!("{path}: {other:?} is not a protocol (TCP, UDP or SCTP)")),
+        other => Err(format!("{path}: {} is not a protocol (TCP, UDP or SCTP)", quote(other))),
     }
 }

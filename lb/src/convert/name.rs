@@ -4,6 +4,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::model::ObjectName;
+use crate::text::quote;
 
 /// Longest DNS label (RFC 1123), and longest namespace, Service name and port name. Three of them and the separators
 /// fit into [`datapath::abi::Name`].
@@ -43,7 +44,8 @@ pub(super) fn label(path: &str, text: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "{path}: {text:?} is not a DNS label (at most {LABEL} lower-case letters, digits and, not first or last, '-')"
+            "{path}: {} is not a DNS label (at most {LABEL} lower-case letters, digits and, not first or last, '-')",
+            quote(text)
         ))
     }
 }
@@ -55,7 +57,8 @@ pub(super) fn subdomain(path: &str, text: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "{path}: {text:?} is not a DNS subdomain (at most {SUBDOMAIN} lower-case letters, digits, '-' and '.')"
+            "{path}: {} is not a DNS subdomain (at most {SUBDOMAIN} lower-case letters, digits, '-' and '.')",
+            quote(text)
         ))
     }
 }

@@ -2,7 +2,10 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 
 use super::{Remarks, TO_BE_DELETED, ZONE, address, name};
-use crate::model::{Node, address::network, change::Converted};
+use crate::{
+    model::{Node, address::network, change::Converted},
+    text::quote,
+};
 
 /// A Node. Nothing about its addresses is a defect, because the API server lets anything be one.
 ///
@@ -38,7 +41,7 @@ fn pod_cidrs(spec: Option<&v1::NodeSpec>, remarks: &mut Remarks) -> Vec<IpNet> {
         match network(text) {
             Some(cidr) if kept.contains(&cidr) => {}
             Some(cidr) => kept.push(cidr),
-            None => remarks.defects.push(format!("{path}: {text:?} is not a network")),
+            None => remarks.defects.push(format!("{path}: {} is not a network", quote(text))),
         }
     }
     kept

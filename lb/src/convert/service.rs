@@ -4,8 +4,11 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 
 use super::{Remarks, Selector, address, address::Unfit, guard::guard, name, port, protocol};
-use crate::model::{
-    Family, PerFamily, Protocol, Service, ServicePort, TrafficPolicy, address::network, change::Converted,
+use crate::{
+    model::{
+        Family, PerFamily, Protocol, Service, ServicePort, TrafficPolicy, address::network, change::Converted,
+    },
+    text::quote,
 };
 
 /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` where it is not given, in seconds, as the API server has it.
@@ -33,7 +36,7 @@ pub fn service(from: &v1::Service, selector: &Selector) -> Result<Converted<Serv
         "ExternalName" => return Ok(Converted::none()),
         "ClusterIP" => spec.external_ips.as_ref().is_some_and(|e| !e.is_empty()),
         "NodePort" | "LoadBalancer" => true,
-        other => return Err(format!("spec.type: {other:?} is not a type of Service")),
+        other => return Err(format!("spec.type: {} is not a type of Service", quote(other))),
     };
     let listed = listed_cluster_ips(spec);
     if listed.iter().any(|(_, ip)| *ip == "None") {
@@ -120,7 +123,7 @@ fn cluster_ips(
 ) -> Result<Vec<IpAddr>, String> {
     let families = spec.ip_families.as_deref().unwrap_or_default();
     if let Some(other) = families.iter().find(|f| *f != "IPv4" && *f != "IPv6") {
-        return Err(format!("spec.ipFamilies: {other:?} is not an address family (IPv4 or IPv6)"));
+        return Err(format!("spec.ipFamilies: {} is not an address family (IPv4 or IPv6)", quote(other)));
     }
     let mut kept: Vec<IpAddr> = Vec::new();
     for (i, (path, text)) in listed.iter().enumerate() {
@@ -186,7 +189,9 @@ fn ingress<'a>(status: Option<&'a v1::ServiceStatus>, remarks: &mut Remarks) -> 
         match entry.ip_mode.as_deref().unwrap_or("VIP") {
             "VIP" => kept.extend(ip.map(|ip| (format!("{path}.ip"), ip))),
             "Proxy" => {}
-            other => remarks.defects.push(format!("{path}.ipMode: {other:?} is not a mode (VIP or Proxy)")),
+            other => {
+                remarks.defects.push(format!("{path}.ipMode: {} is not a mode (VIP or Proxy)", quote(other)));
+            }
         }
     }
     kept
@@ -202,7 +207,8 @@ fn source_ranges(listed: &[String], remarks: &mut Remarks) -> Option<Vec<IpNet>>
             Some(range) if ranges.contains(&range) => {}
             Some(range) => ranges.push(range),
             None => remarks.notes.push(format!(
-                "spec.loadBalancerSourceRanges[{i}]: {text:?} is not a network, and is skipped"
+                "spec.loadBalancerSourceRanges[{i}]: {} is not a network, and is skipped",
+                quote(text)
             )),
         }
     }
@@ -234,7 +240,10 @@ fn affinity(spec: &v1::ServiceSpec, remarks: &mut Remarks) -> Result<Option<u32>
         "" | "None" => return Ok(None),
         "ClientIP" => {}
         other => {
-            return Err(format!("spec.sessionAffinity: {other:?} is not an affinity (None or ClientIP)"));
+            return Err(format!(
+                "spec.sessionAffinity: {} is not an affinity (None or ClientIP)",
+                quote(other)
+            ));
         }
     }
     let config = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
@@ -252,7 +261,7 @@ fn policy(path: &str, name: Option<&str>) -> Result<TrafficPolicy, String> {
     match name.unwrap_or_default() {
         "" | "Cluster" => Ok(TrafficPolicy::Cluster),
         "Local" => Ok(TrafficPolicy::Local),
-        other => Err(format!("{path}: {other:?} is not a policy (Cluster or Local)")),
+        other => Err(format!("{path}: {} is not a policy (Cluster or Local)", quote(other))),
     }
 }
 

@@ -1,7 +1,10 @@
 use k8s_openapi::api::networking::v1;
 
 use super::{Remarks, name};
-use crate::model::{ServiceCidr, address::network, change::Converted};
+use crate::{
+    model::{ServiceCidr, address::network, change::Converted},
+    text::quote,
+};
 
 /// A ServiceCIDR. As with kube-proxy, its conditions do not matter: it counts until it is gone.
 ///
@@ -16,7 +19,7 @@ pub fn service_cidr(from: &v1::ServiceCIDR) -> Result<Converted<ServiceCidr>, St
         match network(text) {
             Some(cidr) if cidrs.contains(&cidr) => {}
             Some(cidr) => cidrs.push(cidr),
-            None => remarks.defects.push(format!("spec.cidrs[{i}]: {text:?} is not a network")),
+            None => remarks.defects.push(format!("spec.cidrs[{i}]: {} is not a network", quote(text))),
         }
     }
     Ok(remarks.on(Some(ServiceCidr { name, cidrs })))

@@ -3,7 +3,10 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use k8s_openapi::{api::discovery::v1, jiff::Timestamp};
 
 use super::{Remarks, SERVICE_NAME, Selector, TRIGGER_TIME, address, address::Unfit, name, port, protocol};
-use crate::model::{Conditions, Endpoint, ObjectName, Protocol, Slice, SlicePort, change::Converted};
+use crate::{
+    model::{Conditions, Endpoint, ObjectName, Protocol, Slice, SlicePort, change::Converted},
+    text::quote,
+};
 
 /// An EndpointSlice; nothing if its addresses are domain names, if it belongs to no Service, or if it is another
 /// proxy's to serve.
@@ -20,7 +23,9 @@ pub fn slice(from: &v1::EndpointSlice, selector: &Selector) -> Result<Converted<
         "IPv4" => true,
         "IPv6" => false,
         "FQDN" => return Ok(Converted::none()),
-        other => return Err(format!("addressType: {other:?} is not an address type (IPv4, IPv6 or FQDN)")),
+        other => {
+            return Err(format!("addressType: {} is not an address type (IPv4, IPv6 or FQDN)", quote(other)));
+        }
     };
     let mut remarks = Remarks::default();
     let service = match service_name(labels) {
@@ -75,7 +80,7 @@ fn ports(from: &[v1::EndpointPort], remarks: &mut Remarks) -> Vec<SlicePort> {
             Err(defect) => remarks.defects.push(defect),
             Ok((_, None)) => remarks.notes.push(format!("{path}: SCTP is not served")),
             Ok((name, Some(protocol))) if ports.iter().any(|p| p.name == name && p.protocol == protocol) => {
-                remarks.defects.push(format!("{path}: {protocol} port {name:?} is there twice"));
+                remarks.defects.push(format!("{path}: {protocol} port {} is there twice", quote(&name)));
             }
             Ok((name, Some(protocol))) => ports.push(SlicePort { name, protocol, port: number }),
         }

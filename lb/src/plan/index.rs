@@ -12,7 +12,10 @@ use ipnet::IpNet;
 
 use self::kind::Kind;
 use super::Rejection;
-use crate::model::{Family, Node, ObjectName, Service, ServiceCidr, Slice, change::Event};
+use crate::{
+    model::{Family, Node, ObjectName, Service, ServiceCidr, Slice, change::Event},
+    text::{self, Lines},
+};
 
 /// The objects that sources told of.
 ///
@@ -149,6 +152,7 @@ impl Index {
                 if problems.is_empty() {
                     trouble.remove(&place);
                 } else {
+                    let problems = problems.into_iter().collect::<Lines>().into();
                     trouble.insert(place, Trouble { problems, incomplete });
                 }
             }
@@ -239,7 +243,7 @@ impl Index {
         let trouble = self.trouble.iter().flat_map(|(place, trouble)| {
             trouble.problems.iter().map(|reason| Rejection {
                 kind: "source",
-                object: place.clone(),
+                object: text::line(place.as_str()),
                 reason: reason.clone(),
             })
         });

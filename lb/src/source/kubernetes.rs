@@ -31,15 +31,19 @@ use tokio::sync::mpsc::{Sender, error::SendError};
 
 use crate::{
     convert::{self, Selector},
+    file,
     model::{
         ObjectName,
         change::{Change, Event, Outcome},
     },
+    text::{self, quote},
 };
 
 /// The server ends a watch after this many seconds and we begin the next. A connection that died silently is noticed
 /// no later than 5 seconds after, which bounds how long stale endpoints can be served.
 const WATCH_SECONDS: u32 = 120;
+/// The most bytes of a kubeconfig.
+const KUBECONFIG: u64 = 1 << 20;
 /// Longest silence within a response. Only a request that has no end of its own needs it.
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
 /// Wait between attempts to find out whether the server answers again.
@@ -72,8 +76,16 @@ pub enum Error {
         /// What is wrong with it.
         source: kube::config::KubeconfigError,
     },
+    /// The given kubeconfig cannot be one.
+    #[error("cannot use kubeconfig {path}: {reason}")]
+    NoKubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The given URL of the server is none.
-    #[error("{url:?} is not the URL of an API server: {reason}")]
+    #[error("{} is not the URL of an API server: {reason}", quote(url))]
     Server {
         /// The URL.
         url: String,
@@ -167,6 +179,9 @@ async fn configuration(kubeconfig: Option<PathBuf>, server: Option<String>) -> R
         (None, None) => Config::infer().await.map_err(Error::Infer),
         (None, Some(url)) => Ok(Config::new(url)),
         (Some(path), url) => {
+            if let Some(reason) = file::unfit(&path, KUBECONFIG) {
+                return Err(Error::NoKubeconfig { path, reason });
+            }
             let load = async {
                 let kubeconfig = Kubeconfig::read_from(&path)?;
                 Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await
@@ -282,7 +297,7 @@ where
     }
 
     fn read(&self, object: DeserializeGuard<K>) -> Outcome<T> {
-        object.0.map_err(|invalid| invalid.error).and_then(|object| (self.convert)(&object))
+        object.0.map_err(|invalid| text::line(invalid.error)).and_then(|object| (self.convert)(&object))
     }
 
     fn trouble(&self, problems: Vec<String>) -> Event {
@@ -333,7 +348,7 @@ fn with_sources(error: &watcher::Error) -> String {
         }
         source = cause.source();
     }
-    line.replace('\n', " ")
+    text::line(line.replace('\n', " "))
 }
 
 #[cfg(test)]

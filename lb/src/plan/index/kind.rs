@@ -8,6 +8,7 @@ use crate::{
         change::{Change, Converted},
     },
     plan::Rejection,
+    text,
 };
 
 /// A kind of object.
@@ -95,7 +96,7 @@ impl<T: Object> Kind<T> {
     ) {
         let Converted { object, defects, notes } = version.unwrap_or_else(|reason| Converted {
             object: None,
-            defects: vec![reason],
+            defects: vec![text::line(reason)],
             notes: Vec::new(),
         });
         let sound = defects.is_empty();
@@ -144,7 +145,7 @@ impl<T> Kind<T> {
         list: impl Fn(&Kept<T>) -> &[String],
     ) -> impl Iterator<Item = Rejection> {
         self.kept.iter().flat_map(move |(name, kept)| {
-            let object = name.to_string();
+            let object = text::line(name.to_string());
             list(kept).iter().map(move |reason| Rejection {
                 kind,
                 object: object.clone(),

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use super::{
-    document::{Document, Entry, Format, hash, split},
-    reader::{self, Page},
+    document::{Document, Entry, Format, OBJECTS, hash, split},
+    reader::{self, Page, Room},
 };
-use crate::convert::Selector;
+use crate::{convert::Selector, text::Lines};
 
 /// What a file holds.
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ pub(super) struct Contents {
     /// Objects, with the line, from 1, at which their document begins.
     pub(super) objects: Vec<(usize, Entry)>,
     /// One line each, which names the line in the file.
-    pub(super) problems: Vec<String>,
+    pub(super) problems: Lines,
     /// Whether there may be objects in the file that could not be made out.
     pub(super) incomplete: bool,
     /// Documents that had nothing wrong, by [`hash`]: of a large file, only what changed is parsed again.
@@ -32,10 +32,16 @@ pub(super) fn read(name: &str, text: &str, format: Format, selector: &Selector, 
         Format::Yaml => split(text),
     };
     let mut contents = Contents::default();
+    if documents.len() > OBJECTS {
+        contents.problems.push(format!("more than {OBJECTS} documents in one file"));
+        contents.incomplete = true;
+        return contents;
+    }
     // Whether the file may end within its last object.
     let mut cut = false;
     let dirty: Vec<_> = documents.iter().filter(|d| !clean.contains_key(&d.hash)).collect();
-    let parse = |document: &Document<'_>| reader::parse(name, document, format, selector);
+    let room = Room::new();
+    let parse = |document: &Document<'_>| reader::parse(name, document, format, selector, &room);
     let mut parsed = parse_all(&dirty, parse).into_iter();
     for document in &documents {
         let entries = match clean.get(&document.hash) {
@@ -51,7 +57,7 @@ pub(super) fn read(name: &str, text: &str, format: Format, selector: &Selector, 
                 {
                     contents.clean.insert(document.hash, page.entries.clone());
                 }
-                contents.problems.extend(page.problems);
+                contents.problems.append(page.problems);
                 page.entries
             }
         };

@@ -2,8 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
-    os::unix::fs::MetadataExt as _,
+    fs,
+    io::{self, Read as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -11,8 +12,8 @@ use std::{
 use super::{contents, document::Format, tree::Tree};
 use crate::{convert::Selector, model::change::Event};
 
-/// Larger files are refused, lest a mistake take all memory.
-const MAX_BYTES: u64 = 256 << 20;
+/// Larger files are refused, unread: some 40,000 Services with their slices fit, and there may be several files.
+const MAX_BYTES: u64 = 64 << 20;
 /// The kernel stamps files by a clock that moves in steps of up to 10 ms. A file that changed this recently may change
 /// once more and have the same stamp.
 const YOUNG: Duration = Duration::from_millis(100);
@@ -142,12 +143,9 @@ impl Directory {
 
     fn load(&mut self, name: &str, path: &Path, format: Format, stamp: Stamp) -> io::Result<()> {
         if stamp.size > MAX_BYTES {
-            return Err(io::Error::other(format!(
-                "{} bytes are more than the {MAX_BYTES} allowed",
-                stamp.size
-            )));
+            return Err(too_large());
         }
-        let text = fs::read_to_string(path)?;
+        let text = read(path)?;
         if text.trim().is_empty() {
             self.tree.blank(name);
         } else {
@@ -156,6 +154,27 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+fn too_large() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::FileTooLarge,
+        format!("it is larger than {} MiB, the most that a file may have", MAX_BYTES >> 20),
+    )
+}
+
+/// The text of a file that may have grown, or become something else, since somebody looked.
+fn read(path: &Path) -> io::Result<String> {
+    // A pipe without writer is not waited for.
+    let file = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    if file.take(MAX_BYTES + 1).read_to_string(&mut text)? as u64 > MAX_BYTES {
+        return Err(too_large());
+    }
+    Ok(text)
 }
 
 fn place(directory: &Path, name: &str) -> String {

@@ -13,6 +13,10 @@ pub(super) enum Format {
     Yaml,
 }
 
+/// The most objects, and the most documents, that are read from one file: as many as the kernel's maps have room for
+/// services and tables. Each takes some hundred bytes of memory, however few it takes in the file.
+pub(super) const OBJECTS: usize = 262_144;
+
 /// An object of a file.
 pub(super) type Entry = (Key, Arc<Object>);
 
@@ -41,6 +45,9 @@ pub(super) fn split(text: &str) -> Vec<Document<'_>> {
             if let Some(line) = begun {
                 let text = text.get(start..offset).unwrap_or_default();
                 documents.push(Document { first, line, hash: hash(text), text });
+                if documents.len() > OBJECTS {
+                    return documents;
+                }
             }
             // An empty document is none, and must not be part of the next.
             if begun.is_some() || marked {

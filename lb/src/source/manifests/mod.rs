@@ -4,7 +4,7 @@
 //! networking.k8s.io/v1 ServiceCIDR, and lists of them, as `kubectl get -o yaml` prints them. Other kinds are skipped.
 //! What was good stays until something good replaces it, or
 //! until it is deleted: a file that cannot be parsed, in whole or in one document, an empty file, an unreadable file and
-//! a vanished directory remove nothing. Between a writer's steps a file may look like anything, so a change is read
+//! a vanished directory remove nothing; neither does a file larger than 64 MiB. Between a writer's steps a file may look like anything, so a change is read
 //! once the directory has been quiet for [`SETTLE`].
 
 mod contents;

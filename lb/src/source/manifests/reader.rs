@@ -1,6 +1,12 @@
 //! A document to objects. Pure.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use k8s_openapi::{
     api::{
@@ -13,19 +19,20 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, Map
 use serde_json::{Map, Value};
 
 use super::{
-    document::{Document, Entry, Format},
+    document::{Document, Entry, Format, OBJECTS},
     object::{Kind, Object},
 };
 use crate::{
     convert::{self, Selector},
     model::ObjectName,
+    text::{self, Lines, quote},
 };
 
 /// What a document holds.
 #[derive(Default)]
 pub(super) struct Page {
     pub(super) entries: Vec<Entry>,
-    pub(super) problems: Vec<String>,
+    pub(super) problems: Lines,
     pub(super) incomplete: bool,
 }
 
@@ -34,7 +41,21 @@ struct Reader<'a> {
     name: &'a str,
     line: usize,
     selector: &'a Selector,
+    room: &'a Room,
     page: Page,
+}
+
+/// For how many more objects of the file there is room.
+pub(super) struct Room(AtomicUsize);
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self(AtomicUsize::new(OBJECTS))
+    }
+
+    fn take(&self) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(1)).is_ok()
+    }
 }
 
 impl Reader<'_> {
@@ -51,24 +72,31 @@ impl Reader<'_> {
                 Some(kind) => kind,
                 // Cut short, a kind of ours may look like another's; but then the name is missing, too.
                 None if !is_named(&object) && !object.contains_key("items") => {
+                    let (version, kind) = (text::name(version), text::name(kind));
                     return self.lose(place, &format!("{version} {kind} without a name"));
                 }
                 // No such kind exists, so it may be one of ours, misspelt.
                 None if !exists(version, kind) => {
+                    let (version, kind) = (text::name(version), text::name(kind));
                     return self.lose(place, &format!("{version} {kind} is not read here"));
                 }
                 // What else a cluster is made of is often in the same files.
                 None => {
                     let Self { name, line, .. } = self;
+                    let (version, kind) = (text::name(version), text::name(kind));
                     return tracing::debug!(file = name, line, "{place}{version} {kind} is skipped");
                 }
             },
         };
         match default_namespace(kind, &mut object) {
+            Ok(_) if !self.room.take() => {
+                self.lose(place, &format!("more than {OBJECTS} objects in one file"));
+            }
             Ok(name) => {
                 let object = Object::read(kind, Value::Object(object), self.selector);
-                let object = object
-                    .map_rejection(|reason| format!("{} line {}: {place}{reason}", self.name, self.line));
+                let object = object.map_rejection(|reason| {
+                    text::line(format!("{} line {}: {place}{reason}", self.name, self.line))
+                });
                 self.page.entries.push(((kind, name), Arc::new(object)));
             }
             Err(reason) => self.lose(place, &format!("{kind}: {reason}")),
@@ -141,8 +169,14 @@ fn text<'a>(object: &'a Map<String, Value>, key: &str) -> &'a str {
     object.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-pub(super) fn parse(name: &str, document: &Document<'_>, format: Format, selector: &Selector) -> Page {
-    let mut reader = Reader { name, line: document.line, selector, page: Page::default() };
+pub(super) fn parse(
+    name: &str,
+    document: &Document<'_>,
+    format: Format,
+    selector: &Selector,
+    room: &Room,
+) -> Page {
+    let mut reader = Reader { name, line: document.line, selector, room, page: Page::default() };
     let failed = match format {
         Format::Json => {
             let mut json = serde_json::Deserializer::from_str(document.text);
@@ -161,15 +195,19 @@ pub(super) fn parse(name: &str, document: &Document<'_>, format: Format, selecto
     let mut page = reader.page;
     if let Some(problem) = failed {
         // Half of a list is as good as nothing: what was good before counts for the whole document.
-        return Page { entries: vec![], problems: vec![problem], incomplete: true };
+        let mut problems = Lines::default();
+        problems.push(problem);
+        return Page { problems, incomplete: true, ..Page::default() };
     }
     if format == Format::Yaml
         && let [((kind, _), object)] = page.entries.as_mut_slice()
         && object.rejected().is_some()
         && let Err(error) = read_typed(document.text, *kind)
     {
-        let located =
-            object.as_ref().clone().map_rejection(|_| format!("{name}: {}", render(&error, document)));
+        let located = object
+            .as_ref()
+            .clone()
+            .map_rejection(|_| text::line(format!("{name}: {}", render(&error, document))));
         *object = Arc::new(located);
     }
     page
@@ -241,7 +279,7 @@ impl<'de> Visitor<'de> for Manifest<'_, '_> {
         let mut object = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             if object.contains_key(&key) {
-                return Err(A::Error::custom(format!("{key:?} is there twice")));
+                return Err(A::Error::custom(format!("{} is there twice", quote(&key))));
             }
             if key == "items"
                 && let Some(implied) = list(&object)

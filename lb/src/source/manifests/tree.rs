@@ -6,7 +6,10 @@ use super::{
     contents::{Clean, Contents},
     object::{Key, Kind, Object},
 };
-use crate::model::change::{Change, Event, Outcome};
+use crate::{
+    model::change::{Change, Event, Outcome},
+    text::Lines,
+};
 
 /// The files, by name, and what was told of them.
 #[derive(Default)]
@@ -21,7 +24,7 @@ pub(super) struct Tree {
 struct File {
     /// Good objects and the lines at which they begin.
     objects: BTreeMap<Key, (usize, Arc<Object>)>,
-    problems: Vec<String>,
+    problems: Lines,
     incomplete: bool,
     clean: Clean,
 }
@@ -88,7 +91,7 @@ impl Tree {
     /// A file cannot be read. What it held stays.
     pub(super) fn fail(&mut self, name: &str, problem: String) {
         let file = self.files.entry(name.to_owned()).or_default();
-        file.problems = vec![problem];
+        file.problems = Lines::from_iter([problem]);
         file.incomplete = true;
     }
 
@@ -97,10 +100,10 @@ impl Tree {
     pub(super) fn blank(&mut self, name: &str) {
         let file = self.files.entry(name.to_owned()).or_default();
         file.problems = match file.objects.len() {
-            0 => vec![],
-            n => vec![format!(
+            0 => Lines::default(),
+            n => Lines::from_iter([format!(
                 "the file is empty; its last {n} objects are kept until it is deleted or has a comment"
-            )],
+            )]),
         };
     }
 
@@ -180,7 +183,8 @@ impl Tree {
                 }
             }
             if !problems.is_empty() {
-                troubles.insert(place(name), Trouble { problems, incomplete: file.incomplete });
+                troubles
+                    .insert(place(name), Trouble { problems: problems.into(), incomplete: file.incomplete });
             }
         }
         (owners.into_iter().map(|(key, (_, object))| (key.clone(), Arc::clone(object))).collect(), troubles)

@@ -22,7 +22,7 @@ fn names(contents: &Contents) -> Vec<(usize, String)> {
 
 /// The reason why the only object was rejected.
 fn rejection(contents: &Contents) -> &str {
-    assert_eq!(contents.problems, [""; 0]);
+    assert_eq!(*contents.problems, [""; 0]);
     let [(_, (_, object))] = contents.objects.as_slice() else { panic!("{contents:?}") };
     object.rejected().expect("rejected")
 }
