@@ -17,6 +17,7 @@ pub mod privileges;
 pub mod probe;
 mod sys;
 pub mod sysctl;
+pub mod verifier;
 pub mod xfrm;
 
 pub use host::namespace_cookie;

@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
-    programs::{CgroupSkb, CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp},
+    programs::{CgroupSkb, CgroupSockAddr, Program, SchedClassifier, Xdp},
 };
 use datapath::{
     abi::{ConntrackLayout, map},
@@ -25,6 +25,7 @@ use super::{
         kfunc,
     },
     pins::PinDir,
+    verifier::Refusal,
 };
 
 /// Maps that programs share, each pinned under its name.
@@ -95,7 +96,7 @@ pub enum Error {
     #[error("cannot hold back the signals of this thread")]
     Signals(#[source] nix::Error),
     #[error("the kernel does not accept program {program}")]
-    Program { program: &'static str, source: ProgramError },
+    Program { program: &'static str, source: Refusal },
 }
 
 /// All programs, in the kernel but not attached.
@@ -158,7 +159,7 @@ impl Objects {
     ///
     /// # Errors
     ///
-    /// The kernel refuses a map or a program; the source has the verifier's log.
+    /// The kernel refuses a map or a program; the source has the end of the verifier's log.
     pub fn load(pins: &PinDir) -> Result<Self, Error> {
         Self::load_with(pins, Features::default())
     }
@@ -185,7 +186,7 @@ impl Objects {
             )?,
             no_fast,
         };
-        let refused = |program| move |source| Error::Program { program, source };
+        let refused = |program| move |error| Error::Program { program, source: Refusal::of(program, error) };
         for program in XDP_PROGRAMS {
             objects.xdp(program)?.load().map_err(refused(program))?;
         }
