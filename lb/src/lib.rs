@@ -6,7 +6,7 @@
 //! sees, [`config`] what he asks for. `model`, `plan` and `config` are pure: no IO, no clock, no Kubernetes types.
 //!
 //! Every import falls: `cli`; `daemon`; `reconcile`, `view`; `plan`, `source`; `driver`, `config`, `convert`; `model`,
-//! `error`.
+//! `error`; `text`. [`log`] is where messages go, and [`text`] makes what others wrote fit for them.
 
 pub mod cli;
 pub mod config;
@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod driver;
 pub mod error;
 mod file;
+pub mod log;
 pub mod model;
 pub mod plan;
 pub mod reconcile;

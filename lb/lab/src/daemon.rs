@@ -1,6 +1,7 @@
 use std::{
     ffi::OsString,
     io::{BufRead as _, BufReader},
+    os::fd::OwnedFd,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -68,6 +69,8 @@ pub struct Options {
     pub xdp: XdpMode,
     /// Further arguments of `run`.
     pub more: Vec<OsString>,
+    /// Its standard error; none: a pipe, whose lines [`Daemon::stderr`] has.
+    pub stderr: Option<Arc<OwnedFd>>,
     /// Run `portico cleanup` on drop.
     pub cleanup: bool,
 }
@@ -84,6 +87,7 @@ impl Options {
             interfaces: Vec::new(),
             xdp: XdpMode::Native,
             more: Vec::new(),
+            stderr: None,
             cleanup: true,
         }
     }
@@ -266,7 +270,11 @@ fn spawn(
         command.arg("--interface").arg(interface);
     }
     command.args(&options.more);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let stderr = match &options.stderr {
+        Some(stderr) => stderr.try_clone().map_err(LabError::io("share standard error"))?.into(),
+        None => Stdio::piped(),
+    };
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
     let mut child = ns.spawn_command(command)?;
     let reader = child.stderr.take().map(|stderr| {
         let lines = Arc::clone(lines);

@@ -3,11 +3,11 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::bail;
 use clap::Args;
 
-use super::{PinDirArg, runtime};
+use super::{PinDirArg, output::print, runtime};
 use crate::{
     daemon::cleanup::{foreign, remove},
     driver::{attach, nft::Nft, pins::PinDir},
-    view,
+    log, text, view,
 };
 
 /// Detach and remove everything that Portico has set up in this network namespace
@@ -27,7 +27,8 @@ impl Cleanup {
 
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let Some(pins) = PinDir::find(&self.pin_dir.pin_dir).filter(PinDir::exists) else {
-            println!("nothing is pinned in {}", self.pin_dir.pin_dir.display());
+            let dir = self.pin_dir.pin_dir.display().to_string();
+            print(&format!("nothing is pinned in {}", text::clean(&dir)))?;
             if Nft::new().present().unwrap_or_default() {
                 bail!(
                     "table inet portico is there, though: use the --pin-dir of its instance, or if that is gone, \
@@ -54,17 +55,18 @@ impl Cleanup {
                 }
             }
         }
-        let mut failed = false;
+        let (mut failed, mut printed) = (false, Ok(()));
         for outcome in runtime()?.block_on(remove(&pins)) {
             match outcome {
-                Ok(done) => println!("{done}"),
+                Ok(done) => printed = printed.and_then(|()| print(&done.to_string())),
                 Err(error) => {
                     failed = true;
-                    eprintln!("portico: {}", super::describe(&error));
+                    log::say(&format!("portico: {}", super::describe(&error)));
                 }
             }
         }
         drop(lock);
+        printed?;
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }

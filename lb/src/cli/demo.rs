@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    io::{self, Write as _},
+    io::Write as _,
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
 
-use super::output::table;
+use super::output::{Output, print, table};
 use lab::{
     self, Cgroup, Daemon, Options, Residue, Source, Topology, Workspace, XdpMode,
     addr::{self, Family},
@@ -76,7 +76,7 @@ impl Demo {
         let began = Instant::now();
         catch_signals()?;
         let step = |text: &str| {
-            println!("\n== {text} ({:.1} s)", began.elapsed().as_secs_f64());
+            print(&format!("\n== {text} ({:.1} s)", began.elapsed().as_secs_f64()))?;
             go_on()
         };
 
@@ -95,7 +95,7 @@ impl Demo {
         let mut daemon = Daemon::start(&topology.gateway, options)?;
         daemon.wait_synced(START)?;
         for line in daemon.stderr() {
-            println!("   {line}");
+            print(&format!("   {line}"))?;
         }
 
         step(&format!("Opening {} connections of each kind", self.connections))?;
@@ -121,13 +121,13 @@ impl Demo {
 
         step("Stopping the daemon and cleaning up (portico cleanup)")?;
         daemon.terminate()?;
-        print!("{}", indent(&daemon.cleanup()?.stdout, usize::MAX));
+        write!(Output::lock(), "{}", indent(&daemon.cleanup()?.stdout, usize::MAX))?;
         let left = before.changes_to(&Residue::take(&topology.gateway, &workspace.bpffs())?);
         drop((daemon, cgroup, workspace, topology));
         if !left.is_empty() {
             bail!("cleanup left something behind:\n{}", left.join("\n"));
         }
-        println!("   nothing is left: no program, map, link, pin, nft table, qdisc or sysctl");
+        print("   nothing is left: no program, map, link, pin, nft table, qdisc or sysctl")?;
         step("Done")?;
         if failures > 0 {
             bail!("{failures} connections failed");
@@ -168,14 +168,14 @@ impl Demo {
                     failures += self.connections.saturating_sub(good);
                     go_on()?;
                     rows.push(row(from, kind, protocol, to, &tally));
-                    print!(".");
-                    io::stdout().flush()?;
+                    write!(Output::lock(), ".")?;
+                    Output::lock().flush()?;
                 }
             }
         }
-        println!();
+        print("")?;
         let columns = ["from", "to", "protocol", "address", "backend1", "backend2", "backend3", "failed"];
-        println!("{}", indent(&table(&columns, rows), usize::MAX));
+        print(&indent(&table(&columns, rows), usize::MAX))?;
         Ok(failures)
     }
 
@@ -265,14 +265,14 @@ fn row(from: &str, kind: &str, protocol: &str, to: SocketAddr, tally: &Tally) ->
 
 /// Prints the first lines that a command prints.
 fn head(command: &mut std::process::Command, arguments: &[&str], lines: usize) -> anyhow::Result<()> {
-    print!("{}", indent(&lab::output(command.args(arguments))?.stdout, lines));
+    write!(Output::lock(), "{}", indent(&lab::output(command.args(arguments))?.stdout, lines))?;
     Ok(())
 }
 
 fn counters(daemon: &Daemon) -> anyhow::Result<()> {
     let output = lab::output(&mut daemon.command(&["get", "counters"]))?.stdout;
     let occurred = output.lines().filter(|line| line.split_whitespace().nth(2) != Some("0"));
-    println!("{}", indent(&occurred.collect::<Vec<_>>().join("\n"), usize::MAX));
+    print(&indent(&occurred.collect::<Vec<_>>().join("\n"), usize::MAX))?;
     Ok(())
 }
 

@@ -10,11 +10,17 @@ mod output;
 mod run;
 mod status;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
-use crate::driver::pins;
+use self::output::Output;
+use crate::{driver::pins, log, text};
 
 /// An edge load balancer that implements Kubernetes Services with XDP, tc and the kernel's own conntrack.
 #[derive(Debug, Parser)]
@@ -45,10 +51,41 @@ struct PinDirArg {
     pin_dir: PathBuf,
 }
 
+const NOT_PRINTED: &str = "cannot write to standard output";
+
+/// Runs the command that the arguments of this process say, and returns the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => cli.run(),
+        Err(error) => {
+            let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            match print_usage(&error) {
+                Err(failure) => {
+                    log::say(&format!("portico: {NOT_PRINTED}: {failure}"));
+                    ExitCode::FAILURE
+                }
+                Ok(()) => code,
+            }
+        }
+    }
+}
+
+/// Prints help, or what is wrong with the arguments, which are in it.
+fn print_usage(error: &clap::Error) -> io::Result<()> {
+    if error.use_stderr() {
+        let lines: Vec<String> = error.render().to_string().lines().map(text::line).collect();
+        log::say_all(&lines.join("\n"));
+        return Ok(());
+    }
+    output::unless_closed(error.print().and_then(|()| io::stdout().flush()), ())
+}
+
 impl Cli {
-    /// Runs the command, prints what went wrong, and returns the exit code: 0 good, 1 failure, 2 usage (by clap).
+    /// Runs the command, prints what went wrong, and returns the exit code: 0 good, 1 failure.
     #[must_use]
     pub fn run(self) -> ExitCode {
+        let lines = matches!(self.command, Command::Demo(_));
         let outcome = match self.command {
             Command::Run(command) => command.run(),
             Command::Status(command) => command.run(),
@@ -59,11 +96,18 @@ impl Cli {
             Command::Demo(command) => command.run(),
             Command::LabAgent(args) => return lab::agent::main(&args),
         };
-        match outcome {
+        // What is not a whole line is still in the buffer.
+        let flushed = Output::lock().flush().context(NOT_PRINTED);
+        match outcome.and_then(|code| flushed.map(|()| code)) {
             Ok(code) => code,
-            Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("portico: {}", describe(&error));
+                let text = format!("portico: {}", describe(&error));
+                // The demonstration shows what its daemon and its commands said.
+                if lines {
+                    log::say_all(&text);
+                } else {
+                    log::say(&text);
+                }
                 ExitCode::FAILURE
             }
         }
@@ -81,12 +125,6 @@ fn describe(error: &anyhow::Error) -> String {
         }
     }
     text
-}
-
-/// Whoever read our output has had enough.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
-    error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
 }
 
 /// An async runtime for a command that needs one.

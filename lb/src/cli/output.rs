@@ -1,10 +1,12 @@
 //! One renderer for everything that is listed.
 
-use std::io::{self, Write as _};
+use std::io::{self, StdoutLock, Write};
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use serde::Serialize;
+
+use crate::text;
 
 /// Output formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -16,6 +18,41 @@ pub(super) enum Format {
     Json,
     /// For both
     Yaml,
+}
+
+/// Standard output. Whoever read it may have had enough, as `head` has: that is no failure, and what the command does
+/// besides goes on. A full disk is one.
+pub(super) struct Output {
+    out: StdoutLock<'static>,
+}
+
+impl Output {
+    pub(super) fn lock() -> Self {
+        Self { out: io::stdout().lock() }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        unless_closed(self.out.write(text), text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        unless_closed(self.out.flush(), ())
+    }
+}
+
+/// No error if it is that nobody reads.
+pub(super) fn unless_closed<T>(outcome: io::Result<T>, done: T) -> io::Result<T> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(done),
+        outcome => outcome,
+    }
+}
+
+/// Prints a line.
+pub(super) fn print(line: &str) -> io::Result<()> {
+    writeln!(Output::lock(), "{line}")
 }
 
 /// Something with a row in a table.
@@ -33,19 +70,17 @@ pub(super) fn list<T: Row>(format: Format, rows: &[T]) -> anyhow::Result<()> {
         Format::Yaml => yaml(rows),
         Format::Table => {
             let rows = rows.iter().map(Row::cells).collect();
-            Ok(writeln!(io::stdout().lock(), "{}", table(T::COLUMNS, rows))?)
+            Ok(writeln!(Output::lock(), "{}", table(T::COLUMNS, rows))?)
         }
     }
 }
 
 pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value)?;
-    Ok(writeln!(out)?)
+    Ok(writeln!(Output::lock(), "{}", serde_json::to_string_pretty(value)?)?)
 }
 
 pub(super) fn yaml<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<()> {
-    Ok(write!(io::stdout().lock(), "{}", serde_saphyr::to_string(&value)?)?)
+    Ok(write!(Output::lock(), "{}", serde_saphyr::to_string(&value)?)?)
 }
 
 /// One thing: for people a line for each of its names that has a value.
@@ -58,10 +93,10 @@ pub(super) fn pairs<T: Serialize>(
         Format::Json => json(value),
         Format::Yaml => yaml(value),
         Format::Table => {
-            let mut out = io::stdout().lock();
+            let mut out = Output::lock();
             for (name, value) in pairs {
                 if let Some(value) = value {
-                    writeln!(out, "{name:<12}{value}")?;
+                    writeln!(out, "{name:<12}{}", text::clean(value))?;
                 }
             }
             Ok(())
@@ -73,7 +108,8 @@ pub(super) fn table(columns: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|title| title.to_uppercase()).collect::<Vec<_>>());
-    table.add_rows(rows);
+    let cells = |row: Vec<String>| row.iter().map(|cell| text::clean(cell)).collect::<Vec<_>>();
+    table.add_rows(rows.into_iter().map(cells));
     if let Some(last) = table.column_count().checked_sub(1) {
         for index in 0..last {
             if let Some(column) = table.column_mut(index) {

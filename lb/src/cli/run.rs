@@ -1,6 +1,5 @@
 use std::{
-    fs,
-    io::{self, IsTerminal as _},
+    fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -9,14 +8,18 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
 
 use super::{cleanup::Cleanup, flags::Flags, runtime};
 use crate::{
     config::{self, Config, File, Host, Mistakes},
     daemon,
-    driver::{pins, privileges},
+    driver::{allocator, pins, privileges},
+    file, log,
+    text::Lines,
 };
+
+/// The most bytes of a configuration file.
+const CONFIGURATION: u64 = 1 << 20;
 
 /// Run the daemon in the foreground; it logs to stderr
 ///
@@ -53,11 +56,10 @@ impl Run {
             Ok(config) => config,
             Err(Mistakes(mistakes)) => {
                 let count = mistakes.len();
-                eprintln!(
-                    "portico: {count} mistake{} in the configuration",
-                    if count == 1 { "" } else { "s" }
-                );
-                mistakes.iter().for_each(|mistake| eprintln!("  {mistake}"));
+                let plural = if count == 1 { "" } else { "s" };
+                log::say(&format!("portico: {count} mistake{plural} in the configuration"));
+                let lines: Lines = mistakes.iter().map(|mistake| format!("  {mistake}")).collect();
+                lines.iter().for_each(|line| log::say(line));
                 return Ok(ExitCode::from(2));
             }
         };
@@ -68,7 +70,7 @@ impl Run {
         if self.cleanup {
             return Cleanup::of(config.options.pin_dir).run();
         }
-        log(config.verbosity);
+        let _log = log(config.verbosity).context("cannot start the thread that writes the log")?;
         for note in &config.options.notes {
             warn!(setting = note.object, reason = note.reason, "not honoured as configured");
         }
@@ -83,6 +85,7 @@ impl Run {
             info!("configuration and privileges are as they should be; --init-only has nothing to set up");
             return Ok(ExitCode::SUCCESS);
         }
+        allocator::give_back_large_blocks();
         // Whoever started it may have blocked them, and a mask is inherited.
         SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]).thread_unblock()?;
         runtime()?.block_on(daemon::run(config.options))?;
@@ -102,7 +105,8 @@ impl Run {
 }
 
 fn read_file(path: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read the configuration in {}", path.display()))
+    file::read(path, CONFIGURATION)
+        .with_context(|| format!("cannot read the configuration in {}", path.display()))
 }
 
 fn write(path: &Path, config: &Config) -> anyhow::Result<()> {
@@ -113,19 +117,14 @@ fn write(path: &Path, config: &Config) -> anyhow::Result<()> {
     Ok(fs::write(path, text.trim_end().to_owned() + "\n")?)
 }
 
-fn log(verbosity: u32) {
+fn log(verbosity: u32) -> io::Result<log::Log> {
     // The client logs each failed attempt; the source tells of it once, and again when it is over.
     let filter = match verbosity {
         0..=3 => "info,kube_client=off",
         4..=5 => "info,portico=debug,kube_client=off",
         6.. => "debug,portico=trace,kube_client=off",
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter)))
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    log::start(filter)
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ use serde::Serialize;
 
 use super::{
     PinDirArg,
-    output::{Format, json, table, yaml},
+    output::{Format, Output, json, table, yaml},
 };
 use crate::{
     daemon,
     driver::{attach, maps::Maps, nft::Nft, pins::PinDir},
     error::chain,
+    text,
     view::{self, GuardReport, InterfaceReport, Report, Trouble},
 };
 
@@ -148,10 +149,10 @@ impl State {
             }
             None => row("data path", format!("nothing is pinned in {}", pin_dir.display())),
         }
-        let mut out = std::io::stdout().lock();
+        let mut out = Output::lock();
         for row in rows {
             if let [name, value] = row.as_slice() {
-                writeln!(out, "{name:<14} {value}")?;
+                writeln!(out, "{name:<14} {}", text::clean(value))?;
             }
         }
         if let Some(report) = &self.report {
@@ -212,6 +213,10 @@ fn describe(report: &Report, row: &mut impl FnMut(&str, String)) {
             translation.ipv4, translation.ipv6, translation.repairs
         ),
     );
+    if report.log_lines_lost > 0 {
+        let why = "standard error is a full disk, or nobody reads it";
+        row("log", format!("{} lines were lost: {why}", report.log_lines_lost));
+    }
     row("node ports on", report.node_port_addresses.join(", "));
     for sysctl in &report.sysctls {
         row("sysctl", format!("{} = {}: {}", sysctl.name, sysctl.value, sysctl.reason));

@@ -21,6 +21,7 @@ use crate::{
         link::{Interface, Layer, Snapshot},
     },
     plan::links,
+    text,
     view::{InterfaceReport, SwitchReport, XdpReport},
 };
 
@@ -160,7 +161,7 @@ impl Interfaces {
                 }
                 Err(error) if strict && !self.named.is_empty() => return Err(error),
                 Err(error) => {
-                    let reason = format!("{error:#}");
+                    let reason = text::line(format!("{error:#}"));
                     if self.failures.get(&interface.name) != Some(&reason) {
                         warn!(interface = interface.name, reason, "cannot attach, will be tried again");
                         self.failures.insert(interface.name.clone(), reason);

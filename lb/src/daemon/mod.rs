@@ -78,7 +78,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if let Some(adjustment) = options.oom_score_adj
         && let Err(error) = fs::write("/proc/self/oom_score_adj", adjustment.to_string())
     {
-        warn!(adjustment, %error, "cannot tell the kernel how dear this process is when memory runs out");
+        let needed = "CAP_SYS_RESOURCE, to lower it";
+        warn!(oom_score_adj = adjustment, %error, needed, "cannot set oom_score_adj, by which the kernel chooses what to end when memory runs out");
     }
     let existed = PinDir::find(&options.pin_dir).is_some_and(|pins| pins.exists());
     let pins = PinDir::prepare(&options.pin_dir)?;

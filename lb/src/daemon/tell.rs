@@ -9,6 +9,7 @@ use crate::{
     config::Options,
     driver::pins::PinDir,
     error::chain,
+    log,
     plan::{Index, NodeFacts},
     reconcile::Reconciler,
     view::{CounterReport, GuardReport, Report, TrafficReport, Trouble},
@@ -78,6 +79,7 @@ pub(super) fn report(parts: Parts<'_>) -> Report {
         cgroup: cgroup.display().to_string(),
         translation: translation.report().clone(),
         node_port_addresses: facts.node_port_addresses.iter().map(ToString::to_string).collect(),
+        log_lines_lost: log::lost(),
         sysctls: settings.sysctls.clone(),
         counters: counters
             .into_iter()

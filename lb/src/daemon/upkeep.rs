@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tracing::warn;
 
 use super::{Daemon, settings};
-use crate::{driver::attach, error::chain};
+use crate::{driver::attach, error::chain, text};
 
 impl Daemon {
     /// Attaches or detaches what enforces source ranges for sockets.
@@ -47,7 +47,7 @@ impl Daemon {
         let maps = &self.reconciler.kernel().maps;
         let fast = self.options.fast_path.anywhere() && self.objects.fast().is_ok();
         if let Err(error) = self.settings.apply(maps, &self.snapshot, &self.options.conntrack, fast) {
-            warn!(reason = format!("{error:#}"), "cannot apply the kernel settings");
+            warn!(reason = text::line(format!("{error:#}")), "cannot apply the kernel settings");
         }
     }
 
@@ -55,7 +55,7 @@ impl Daemon {
     pub(super) fn attach(&mut self) {
         let attach = self.interfaces.attach(&mut self.objects, &self.pins, &self.snapshot, false);
         if let Err(error) = attach.and_then(|()| self.record_qdiscs()) {
-            warn!(reason = format!("{error:#}"), "cannot attach");
+            warn!(reason = text::line(format!("{error:#}")), "cannot attach");
         }
         self.interfaces.link_up(&self.reconciler.kernel().maps.forwarding, &self.snapshot);
     }

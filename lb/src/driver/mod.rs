@@ -1,6 +1,7 @@
 //! The kernel's surfaces, one thin driver each. They do what they are told and decide nothing. Each works in the
 //! network namespace of the thread that calls it.
 
+pub mod allocator;
 pub mod attach;
 pub mod cgroup;
 pub mod conntrack;

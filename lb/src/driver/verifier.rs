@@ -95,7 +95,7 @@ processed 118 insns (limit 1000000) max_states_per_insn 0 total_states 9 peak_st
                 verifier_log: aya_obj::VerifierLog::new("0: (95) exit\n".repeat(1 << 20) + END),
             },
         );
-        let told = crate::reconcile::chain(&refusal);
+        let told = crate::error::chain(&refusal);
         assert!(told.starts_with("Permission denied") && told.len() < 1_024, "{told}");
         assert!(told.contains("R2 offset is outside"), "{told}");
     }

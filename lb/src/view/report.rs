@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{guards::GuardReport, traffic::TrafficReport};
-use crate::{config::Note, plan::Rejection};
+use crate::{config::Note, plan::Rejection, text};
 
 /// The daemon's view of itself, and of what it set up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub struct Report {
     pub translation: Translations,
     /// Addresses that serve `NodePorts`.
     pub node_port_addresses: Vec<String>,
+    /// Lines of the log that standard error did not take.
+    #[serde(default)]
+    pub log_lines_lost: u64,
     /// Kernel settings.
     pub sysctls: Vec<SysctlReport>,
     /// Verdicts of the programs.
@@ -165,8 +168,9 @@ impl From<Rejection> for Trouble {
 
 impl From<&Note> for Trouble {
     fn from(note: &Note) -> Self {
-        let Note { object, reason } = note.clone();
-        Self { kind: "Configuration".to_owned(), object, reason }
+        let Note { object, reason } = note;
+        let kind = "Configuration".to_owned();
+        Self { kind, object: text::line(object.as_str()), reason: text::line(reason.as_str()) }
     }
 }
 

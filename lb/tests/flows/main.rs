@@ -15,6 +15,7 @@ mod flush;
 mod fragments;
 mod guard;
 mod health;
+mod log;
 mod manifests;
 mod policy;
 mod removal;

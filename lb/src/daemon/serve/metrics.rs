@@ -312,6 +312,8 @@ fn of(report: &Report) -> Registry {
         seconds,
     );
     let repairs = ConstCounter::new(report.translation.repairs);
+    let lost = ConstCounter::new(report.log_lines_lost);
+    registry.register("log_lines_lost", "Lines of the log that standard error did not take", lost);
     registry.register("nft_repairs", "Times the nft table had to be mended", repairs);
 
     let translation = Family::<Labels, Gauge>::default();

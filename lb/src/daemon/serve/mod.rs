@@ -35,6 +35,7 @@ use crate::{
         health::{LocalEndpoints, Policy},
     },
     reconcile::{Progress, Sweeps},
+    text,
     view::Translations,
 };
 use events::{About, Events, Notice};
@@ -217,7 +218,7 @@ impl Serving {
                 "Node" => About::Node,
                 kind => About::Object { kind, name: object_name(object) },
             };
-            let note = reasons.join("; ");
+            let note = text::line(reasons.join("; "));
             self.events.tell(Notice { about, normal: false, reason: "NotServed", action: "Serve", note });
         }
     }
