@@ -3,11 +3,7 @@
 
 use std::{
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -30,8 +26,6 @@ const FILE: &str = "services.yaml";
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Between two looks at the log. Shorter than what is to be measured, long enough not to slow it down.
 const LOOK: Duration = Duration::from_millis(1);
-/// Between two looks at the memory of the daemon's children.
-const SAMPLE: Duration = Duration::from_millis(3);
 /// The daemon's words.
 const SYNCED: &str = "in sync";
 const WRITTEN: &str = "kernel brought up to date";
@@ -59,8 +53,6 @@ pub(crate) fn measure(binary: &Path, sizes: &[Size]) -> anyhow::Result<Section> 
             "daemon",
             "its peak",
             "peak after restart",
-            "largest nft",
-            "largest nft at restart",
             "kernel, all",
             "BPF maps",
             "nft maps",
@@ -84,8 +76,6 @@ pub(crate) fn measure(binary: &Path, sizes: &[Size]) -> anyhow::Result<Section> 
             run.first.now_mb.into(),
             run.first.peak_mb.into(),
             run.second.peak_mb.into(),
-            run.nft_first.into(),
-            run.nft_second.into(),
             run.kernel.into(),
             run.maps.into(),
             run.nft_maps.into(),
@@ -101,10 +91,9 @@ pub(crate) fn measure(binary: &Path, sizes: &[Size]) -> anyhow::Result<Section> 
             "1000 x 10: a thousand services of ten endpoints each. All objects in one YAML file; the small file holds one more EndpointSlice of one endpoint. From a file to \
              the kernel, 50 ms are spent waiting for its writer to finish, and up to 50 ms for further changes."
                 .to_owned(),
-            "Daemon: VmRSS when in sync; peaks are VmHWM. Largest nft: VmHWM of its nft processes, looked at every 3 ms; \
-             they live for fractions of a second. Kernel, all: charged to the cgroup of the daemon and its children. BPF \
-             maps: what the kernel says of them (memlock), without what it rounds their allocations up to. nft maps: \
-             charged for as many elements in a table of their own."
+            "Daemon: VmRSS when in sync; peaks are VmHWM. Kernel, all: charged to the cgroup of the daemon. BPF maps: what \
+             the kernel says of them (memlock), without what it rounds their allocations up to. nft maps: charged for \
+             as many elements in a table of their own."
                 .to_owned(),
         ],
         ..Section::default()
@@ -119,8 +108,6 @@ struct Run {
     large: Option<Range>,
     first: Resident,
     second: Resident,
-    nft_first: f64,
-    nft_second: f64,
     maps: f64,
     kernel: Option<f64>,
     nft_maps: Option<f64>,
@@ -160,12 +147,10 @@ impl Run {
         let began = Instant::now();
         let daemon = charged(account.as_ref(), || Daemon::start(&ns, options))??;
         let mut watched = Watched { daemon };
-        let nft = Sampler::start(watched.daemon.pid());
         watched.wait(SYNCED, 1)?;
         let start = milliseconds(began.elapsed());
         let status = watched.daemon.status()?;
         ensure!(status.get("synced") == Some(&Value::Bool(true)), "in sync, but the status is {status}");
-        let nft_first = nft.stop();
         let first = watched.resident()?;
         let kernel = account.as_ref().and_then(Account::kernel_mb);
         let pins = PinDir::find(&workspace.pins()).context("the daemon made no pin directory")?;
@@ -188,26 +173,11 @@ impl Run {
         watched.daemon.kill();
         let began = Instant::now();
         charged(account.as_ref(), || watched.daemon.start_again())??;
-        let nft = Sampler::start(watched.daemon.pid());
         watched.wait(SYNCED, 2)?;
         let restart = milliseconds(began.elapsed());
-        let nft_second = nft.stop();
         let second = watched.resident()?;
         let (small, large) = (Range::of(small), Range::of(large));
-        Ok(Self {
-            size,
-            start,
-            restart,
-            small,
-            large,
-            first,
-            second,
-            nft_first,
-            nft_second,
-            maps,
-            kernel,
-            nft_maps,
-        })
+        Ok(Self { size, start, restart, small, large, first, second, maps, kernel, nft_maps })
     }
 }
 
@@ -252,36 +222,5 @@ impl Watched {
 
     fn resident(&self) -> anyhow::Result<Resident> {
         Resident::of(self.daemon.pid()).context("the daemon is gone")
-    }
-}
-
-/// Watches how large the children of a process become.
-struct Sampler {
-    stop: Arc<AtomicBool>,
-    kib: Arc<AtomicU64>,
-    thread: JoinHandle<()>,
-}
-
-impl Sampler {
-    fn start(pid: u32) -> Self {
-        let (stop, kib) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (flag, peak) = (Arc::clone(&stop), Arc::clone(&kib));
-        let thread = thread::spawn(move || {
-            while !flag.load(Ordering::Relaxed) {
-                if let Some(child) = memory::largest_child(pid, "nft") {
-                    peak.fetch_max((child.peak_mb * 1024.0) as u64, Ordering::Relaxed);
-                }
-                thread::sleep(SAMPLE);
-            }
-        });
-        Self { stop, kib, thread }
-    }
-
-    /// The largest, in MB.
-    fn stop(self) -> f64 {
-        self.stop.store(true, Ordering::Relaxed);
-        // It does not panic.
-        let _ = self.thread.join();
-        self.kib.load(Ordering::Relaxed) as f64 / 1024.0
     }
 }

@@ -95,21 +95,6 @@ impl Resident {
     }
 }
 
-/// The largest of a process's children that run a program of this name. Before it runs it, a child shows its parent's
-/// memory as its own.
-pub(crate) fn largest_child(pid: u32, program: &str) -> Option<Resident> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
-    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    let children: Vec<String> =
-        lists.flat_map(|list| list.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
-    let running = children.iter().filter_map(|child| {
-        let status = fs::read_to_string(format!("/proc/{}/status", child.trim())).ok()?;
-        let name = status.lines().next()?.strip_prefix("Name:")?.trim();
-        (name == program).then(|| Resident::from(&status)).flatten()
-    });
-    running.max_by(|a, b| a.peak_mb.total_cmp(&b.peak_mb))
-}
-
 /// Where memory is accounted for with cgroup v1.
 const HIERARCHY: &str = "/sys/fs/cgroup/memory";
 

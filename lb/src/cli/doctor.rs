@@ -176,7 +176,7 @@ fn nft() -> Check {
     check(
         "nftables",
         outcome,
-        "install package nftables, and boot a kernel with CONFIG_NF_TABLES_INET and NFT_NAT",
+        "boot a kernel with CONFIG_NF_TABLES_INET, NFT_CT, NFT_NAT, NFT_MASQ and NFT_REJECT_INET",
     )
 }
 

@@ -42,9 +42,9 @@ impl Daemon {
         let (cgroup, cgroup_dir) = cgroup::open(options.cgroup.as_deref())?;
 
         let nft = Nft::new();
-        let no_synproxy = nft.lacks_synproxy().context("cannot learn what nft can do here")?;
+        let no_synproxy = nft.lacks_synproxy().context("cannot learn what nf_tables can do here")?;
         if let Some(reason) = no_synproxy.filter(|_| options.guard.is_some()) {
-            warn!(reason, "no SYN cookies, as nft takes no rules with synproxy");
+            warn!(reason, "no SYN cookies, as the kernel takes no rules with synproxy");
         }
         let features = Features {
             cache: options.flow_cache.map_or_else(FlowCache::default, FlowCache::of),

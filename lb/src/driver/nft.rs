@@ -1,83 +1,38 @@
-//! `table inet portico`: the handful of rules that turns a packet's label into NAT, run through the `nft` command.
+//! `table inet portico`: the handful of rules that turns a packet's label into NAT, written and read over netlink.
 //!
 //! * Every change is one transaction: the kernel shows all of it or nothing.
-//! * What is there is compared with what `nft` itself prints for our text ([`Nft::present`]). So a table written by
-//!   another version of Portico, or changed by somebody, is recognised without a version number.
-//! * Calls block; `nft` works in the network namespace of the calling thread.
+//! * What is there is compared with what the kernel says of the same table in an empty network namespace
+//!   ([`Nft::present`]). So a table written by another version of Portico, or changed by somebody, is recognised without
+//!   a version number.
+//! * Calls block, each for a stated time at most; they work in the network namespace of the calling thread.
 //!
-//! `nft` itself costs about 2 ms a call; what a change costs beyond that is the kernel waiting for its readers, which
-//! any other way of writing would wait for too.
+//! `nft list table inet portico` prints all of it, in every version of nft since 1.0.6. Nothing here runs `nft`.
 
-mod process;
+mod error;
+mod expression;
+mod message;
+mod netlink;
+mod read;
 pub mod ruleset;
 mod watch;
 
 use std::{
-    ffi::OsString,
-    io::{self, BufRead},
+    io,
     net::SocketAddr,
     sync::{Arc, OnceLock},
     thread,
 };
 
 use nix::sched::{CloneFlags, unshare};
-use serde::Deserialize;
 
-use process::Process;
+use message::{Request, Transaction};
+use netlink::{Listed, Own};
+use read::{Kind, Snapshot};
 
 pub use crate::model::Family;
+pub use error::Error;
 pub use ruleset::{Synproxy, TABLE, counter};
 pub use watch::{Commit, Watch};
-
-/// What can go wrong.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The binary is absent.
-    #[error("cannot {attempt}: no executable \"{}\" found; it comes with the package nftables", binary.display())]
-    Missing {
-        /// What was attempted.
-        attempt: &'static str,
-        /// Name or path of the binary.
-        binary: OsString,
-    },
-    /// `nft` could not be started, fed or read.
-    #[error("cannot {attempt}: running \"{}\" failed", binary.display())]
-    Run {
-        /// What was attempted.
-        attempt: &'static str,
-        /// Name or path of the binary.
-        binary: OsString,
-        /// Why.
-        source: io::Error,
-    },
-    /// `nft` ran and reported an error.
-    #[error("cannot {attempt}: nft says: {message}")]
-    Refused {
-        /// What was attempted.
-        attempt: &'static str,
-        /// The first line of its error output.
-        message: String,
-    },
-    /// `nft` printed what we do not understand.
-    #[error("cannot {attempt}: unexpected output of nft: {output}")]
-    Output {
-        /// What was attempted.
-        attempt: &'static str,
-        /// The odd part.
-        output: String,
-    },
-    /// An empty network namespace could not be had; `CAP_SYS_ADMIN` is needed.
-    #[error("cannot make a network namespace to learn how nft prints {TABLE}")]
-    Scratch(#[source] io::Error),
-    /// The netlink socket for ruleset changes failed.
-    #[error("cannot watch the ruleset for changes: {attempt} failed")]
-    Watch {
-        /// What was attempted.
-        attempt: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-}
 
 /// What [`Nft::ensure`] found and did. After anything but `Kept`, compare [`Nft::load`] with what should be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +48,7 @@ pub enum Ensured {
 }
 
 /// A named counter.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counter {
     /// One of [`counter::ALL`].
     pub name: String,
@@ -107,7 +62,10 @@ pub struct Counter {
 /// has to replace it writes the elements that it has read before.
 #[derive(Clone, Debug)]
 pub struct Nft {
-    process: Process,
+    table: Arc<str>,
+    comment: Option<Arc<str>>,
+    synproxy: Synproxy,
+    own: Own,
     expected: Arc<OnceLock<Expected>>,
 }
 
@@ -115,9 +73,9 @@ pub struct Nft {
 #[derive(Debug)]
 struct Expected {
     synproxy: Synproxy,
-    /// What nft says of the rules with synproxy, if it does not take them.
+    /// What the kernel says of the rules with synproxy, if it does not take them.
     refusal: Option<String>,
-    blocks: Vec<String>,
+    snapshot: Snapshot,
 }
 
 impl Default for Nft {
@@ -127,16 +85,38 @@ impl Default for Nft {
 }
 
 impl Nft {
-    /// With the `nft` that is found in `PATH`.
+    /// For `table inet portico`.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_binary("nft")
+        Self::with_table(TABLE)
     }
 
-    /// With another binary.
+    /// For a table of another name, of family `inet`.
     #[must_use]
-    pub fn with_binary(binary: impl Into<OsString>) -> Self {
-        Self { process: Process::new(binary.into()), expected: Arc::default() }
+    pub fn with_table(name: &str) -> Self {
+        let (own, expected) = (Own::default(), Arc::default());
+        Self { table: name.into(), comment: None, synproxy: Synproxy::On, own, expected }
+    }
+
+    /// Writes the rules of a kernel that has no synproxy.
+    #[must_use]
+    pub fn without_synproxy(self) -> Self {
+        Self { synproxy: Synproxy::Absent, expected: Arc::default(), ..self }
+    }
+
+    /// Has tables that it makes carry a comment, which `nft list` shows. The kernel takes up to 128 bytes, and cannot
+    /// change the comment of a table that exists.
+    #[must_use]
+    pub fn with_comment(self, comment: &str) -> Self {
+        Self { comment: Some(comment.into()), ..self }
+    }
+
+    /// The table's comment; none if it has none, or does not exist.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn comment(&self) -> Result<Option<String>, Error> {
+        Ok(self.snapshot()?.into_comment())
     }
 
     /// Makes the table what it should be, in one transaction, without touching elements. New and established flows
@@ -145,32 +125,33 @@ impl Nft {
     /// # Errors
     /// All but [`Error::Watch`].
     pub fn ensure(&self) -> Result<Ensured, Error> {
-        let before = self.table()?;
-        let Expected { synproxy, blocks, .. } = self.expected()?;
-        if before.as_ref() == Some(blocks) {
+        let before = self.snapshot()?;
+        let Expected { synproxy, snapshot, .. } = self.expected()?;
+        if before.same(snapshot) {
             // Elements are not part of the comparison; adding those that exist costs no transaction.
             self.add(&ruleset::probe_elements())?;
             return Ok(Ensured::Kept);
         }
-        let attempt = "write the rules of table inet portico";
-        match self.process.write(attempt, &ruleset::create(*synproxy)) {
-            Ok(()) if self.present()? => {
-                return Ok(if before.is_none() { Ensured::Created } else { Ensured::Repaired });
+        let attempt = self.attempt("write the rules of");
+        let comment = self.comment.as_deref();
+        match self.commit(&attempt, |transaction| transaction.create(*synproxy, comment)) {
+            Ok(()) | Err(Error::Lost { .. }) if self.present()? => {
+                return Ok(if before.exists() { Ensured::Repaired } else { Ensured::Created });
             }
-            Ok(()) | Err(Error::Refused { .. }) if before.is_some() => {}
-            Ok(()) => {
-                let output = "the table does not look as written".to_owned();
-                return Err(Error::Output { attempt, output });
-            }
+            Ok(()) | Err(Error::Refused { .. }) if before.exists() => {}
+            Ok(()) => return Err(Error::Written { attempt }),
             Err(error) => return Err(error),
         }
         // A chain with another hook, a map of another type, something that is not ours.
         let elements = match self.load() {
             Ok(elements) => elements,
-            Err(Error::Refused { .. } | Error::Output { .. }) => Vec::new(),
+            Err(Error::Refused { .. } | Error::Answer { .. }) => Vec::new(),
             Err(error) => return Err(error),
         };
-        self.process.write("replace table inet portico", &ruleset::replace(*synproxy, &elements))?;
+        self.commit(&self.attempt("replace"), |transaction| {
+            transaction.replace(*synproxy, comment);
+            transaction.add_elements(&elements);
+        })?;
         Ok(Ensured::Replaced)
     }
 
@@ -180,7 +161,8 @@ impl Nft {
     /// # Errors
     /// All but [`Error::Watch`].
     pub fn present(&self) -> Result<bool, Error> {
-        Ok(self.table()?.as_ref() == Some(&self.expected()?.blocks))
+        let snapshot = self.snapshot()?;
+        Ok(snapshot.same(&self.expected()?.snapshot))
     }
 
     /// Why there is no synproxy, without which no SYN cookies are asked for; none if there is.
@@ -194,7 +176,7 @@ impl Nft {
     /// Every label with its backend, except the probe's.
     ///
     /// # Errors
-    /// If there is no table, or no `nft`.
+    /// If there is no table, or it cannot be read.
     pub fn load(&self) -> Result<Vec<(u32, SocketAddr)>, Error> {
         let probes = ruleset::probe_elements();
         let mut elements = self.elements()?;
@@ -203,41 +185,26 @@ impl Nft {
     }
 
     fn elements(&self) -> Result<Vec<(u32, SocketAddr)>, Error> {
-        let attempt = "list the backends in table inet portico";
-        let mut elements = Vec::new();
-        for family in Family::ALL {
-            // Text takes nft three quarters of the memory that JSON does.
-            self.process.read(
-                attempt,
-                &["-n", "list", "map", "inet", "portico", ruleset::map(family)],
-                |output| {
-                    let mut inside = false;
-                    for part in output.split(b',') {
-                        let part = part.map_err(|source| self.process.failed(attempt, source))?;
-                        let text = String::from_utf8_lossy(&part);
-                        let text = match text.split_once("elements = {") {
-                            Some((_, first)) => first,
-                            None if inside => &text,
-                            None => continue,
-                        };
-                        inside = true;
-                        let text = text.split('}').next().unwrap_or_default();
-                        let element = ruleset::element(text)
-                            .ok_or_else(|| Error::Output { attempt, output: text.trim().to_owned() })?;
-                        elements.push(element);
-                    }
-                    Ok(())
-                },
-            )?;
-        }
-        Ok(elements)
+        let attempt = self.attempt("list the backends in");
+        netlink::uninterrupted(&attempt, |wire, until| {
+            let mut elements = Vec::new();
+            let mut listed = [Listed::Interrupted; 2];
+            for (listed, family) in listed.iter_mut().zip(Family::ALL) {
+                let request = Request::Elements(&self.table, ruleset::map(family));
+                *listed = netlink::list(wire, &attempt, request, until, |payload| {
+                    read::elements(payload, family, &mut elements)
+                })?;
+            }
+            let whole = !listed.contains(&Listed::Interrupted) && distinct(&elements);
+            Ok(whole.then_some(elements))
+        })
     }
 
     /// Adds elements, in one transaction. Those that exist with another backend get this one. Labels begin at
     /// [`datapath::abi::Label::FIRST`].
     ///
     /// # Errors
-    /// If there is no table, or no `nft`.
+    /// If there is no table, or it cannot be written.
     pub fn add(&self, elements: &[(u32, SocketAddr)]) -> Result<(), Error> {
         self.change(&[], elements)
     }
@@ -245,7 +212,7 @@ impl Nft {
     /// Deletes elements, in one transaction. Those that do not exist are passed over.
     ///
     /// # Errors
-    /// If there is no table, or no `nft`.
+    /// If there is no table, or it cannot be written.
     pub fn delete(&self, labels: &[(u32, Family)]) -> Result<(), Error> {
         self.change(labels, &[])
     }
@@ -253,43 +220,61 @@ impl Nft {
     /// Deletes and adds, in one transaction, with the tolerance of [`Nft::delete`] and [`Nft::add`].
     ///
     /// # Errors
-    /// If there is no table, or no `nft`.
+    /// If there is no table, or it cannot be written.
     pub fn change(&self, delete: &[(u32, Family)], add: &[(u32, SocketAddr)]) -> Result<(), Error> {
-        let attempt = "change the backends in table inet portico";
-        if delete.is_empty() && add.is_empty() {
-            return Ok(());
-        }
-        match self.process.write(attempt, &ruleset::change(delete, add)) {
-            Err(Error::Refused { .. }) => {}
+        let attempt = self.attempt("change the backends in");
+        let change = |delete: &[(u32, Family)], add: &[(u32, SocketAddr)]| {
+            if delete.is_empty() && add.is_empty() {
+                return Ok(());
+            }
+            self.commit(&attempt, |transaction| {
+                transaction.delete_elements(delete);
+                transaction.add_elements(add);
+            })
+        };
+        let refusal = match change(delete, add) {
+            Err(error @ (Error::Refused { .. } | Error::Lost { .. })) => error,
             other => return other,
-        }
-        let actual = self.elements()?.into_iter().map(|(label, addr)| ((label, Family::of(addr.ip())), addr));
+        };
+        let actual = match self.elements() {
+            Ok(elements) => elements,
+            // No table, no map, another one: the first error tells more.
+            Err(Error::Refused { .. } | Error::Answer { .. }) => return Err(refusal),
+            Err(error) => return Err(error),
+        };
+        let actual = actual.into_iter().map(|(label, addr)| ((label, Family::of(addr.ip())), addr));
         let (delete, add) = ruleset::difference(&actual.collect(), delete, add);
-        self.process.write(attempt, &ruleset::change(&delete, &add))
+        change(&delete, &add)
     }
 
-    /// The named counters.
+    /// The named counters, in the order of [`counter::ALL`].
     ///
     /// # Errors
-    /// If there is no `nft`. Without a table the list is empty.
+    /// If they cannot be read. Without a table the list is empty.
     pub fn counters(&self) -> Result<Vec<Counter>, Error> {
-        let attempt = "read the counters of table inet portico";
-        let listing: Listing =
-            self.process.read(attempt, &["-j", "-t", "list", "ruleset", "inet"], |output| {
-                serde_json::from_reader(output)
-                    .map_err(|error| Error::Output { attempt, output: error.to_string() })
+        let attempt = self.attempt("read the counters of");
+        let mut counters = netlink::uninterrupted(&attempt, |wire, until| {
+            let mut counters = Vec::new();
+            let listed = netlink::list(wire, &attempt, Request::Objects(&self.table), until, |payload| {
+                counters.extend(read::counter(&self.table, payload)?);
+                Ok(())
             })?;
-        let counters = listing.nftables.into_iter().filter_map(|item| item.counter);
-        Ok(counters.filter(|c| format!("{} {}", c.family, c.table) == TABLE).map(|c| c.counter).collect())
+            Ok((listed != Listed::Interrupted).then_some(counters))
+        })?;
+        counters.sort_by_key(|counter| counter::ALL.iter().position(|name| *name == counter.name));
+        Ok(counters)
     }
 
     /// Deletes the table. New flows, and established ones if this was the last NAT chain of the namespace, are no
     /// longer translated.
     ///
     /// # Errors
-    /// If there is no `nft`; not if there is no table.
+    /// If the kernel refuses; not if there is no table.
     pub fn remove(&self) -> Result<(), Error> {
-        self.process.write("delete table inet portico", &format!("add table {TABLE}\ndelete table {TABLE}\n"))
+        self.commit(&self.attempt("delete"), |transaction| {
+            transaction.add_table(None);
+            transaction.delete_table();
+        })
     }
 
     /// Subscribes to what others commit to the ruleset of this namespace. Needs a tokio runtime.
@@ -297,42 +282,70 @@ impl Nft {
     /// # Errors
     /// [`Error::Watch`].
     pub fn watch(&self) -> Result<Watch, Error> {
-        Watch::new(self.process.own.clone())
+        Watch::new(self.own.clone())
     }
 }
 
 impl Nft {
-    /// What there is of our table, in comparable form.
-    fn table(&self) -> Result<Option<Vec<String>>, Error> {
-        let attempt = "list table inet portico";
-        // Of all ways to list, nft 1.0.6 leaves elements in the kernel for this one alone: for a table, a chain or a
-        // counter it reads every element first, which takes a second and 240 MB for 200,000.
-        self.process.read(attempt, &["-s", "-t", "list", "ruleset", "inet"], |output| {
-            let mut listing = String::new();
-            output.read_to_string(&mut listing).map_err(|source| self.process.failed(attempt, source))?;
-            Ok(ruleset::blocks(&listing))
+    fn attempt(&self, what: &str) -> String {
+        format!("{what} table inet {}", self.table)
+    }
+
+    fn commit(&self, attempt: &str, fill: impl FnOnce(&mut Transaction<'_>)) -> Result<(), Error> {
+        let mut transaction = Transaction::new(&self.table);
+        fill(&mut transaction);
+        netlink::commit(&self.own, attempt, &transaction.finish())
+    }
+
+    /// What there is of our table, without elements.
+    fn snapshot(&self) -> Result<Snapshot, Error> {
+        let attempt = self.attempt("list");
+        let requests = [
+            (Kind::Table, Request::Tables),
+            (Kind::Chain, Request::Chains),
+            (Kind::Rule, Request::Rules(&self.table)),
+            (Kind::Set, Request::Sets),
+            (Kind::Object, Request::Objects(&self.table)),
+            (Kind::Flowtable, Request::Flowtables(&self.table)),
+        ];
+        netlink::uninterrupted(&attempt, |wire, until| {
+            let mut snapshot = Snapshot::default();
+            let mut generation = None;
+            for (kind, request) in requests {
+                let listed = netlink::list(wire, &attempt, request, until, |payload| {
+                    snapshot.add(&self.table, kind, payload)
+                })?;
+                match listed {
+                    Listed::Whole(None) => {}
+                    Listed::Whole(Some(of)) if *generation.get_or_insert(of) == of => {}
+                    _ => return Ok(None),
+                }
+            }
+            Ok(Some(snapshot))
         })
     }
 
-    /// What [`Nft::table`] returns if all is well, learned from nft itself in an empty network namespace: how it
-    /// prints a rule differs between its versions.
+    /// What [`Nft::snapshot`] returns if all is well, learned from the kernel in an empty network namespace: what it
+    /// adds to a message, and how it orders it, differs between its versions.
     fn expected(&self) -> Result<&Expected, Error> {
         if let Some(expected) = self.expected.get() {
             return Ok(expected);
         }
         let learn = || {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Scratch(errno.into()))?;
-            let attempt = "write the rules of table inet portico";
-            let write = |synproxy| self.process.write(attempt, &ruleset::create(synproxy));
-            let (synproxy, refusal) = match write(Synproxy::On) {
-                Ok(()) => (Synproxy::On, None),
-                Err(Error::Refused { message, .. }) => {
+            // Its changes are none that a watcher could see.
+            let scratch = Self::with_table(&self.table);
+            let attempt = self.attempt("write the rules of");
+            let write = |synproxy| scratch.commit(&attempt, |transaction| transaction.create(synproxy, None));
+            let (synproxy, refusal) = match write(self.synproxy) {
+                Ok(()) => (self.synproxy, None),
+                Err(error @ Error::Refused { .. }) => {
                     write(Synproxy::Absent)?;
-                    (Synproxy::Absent, Some(message))
+                    (Synproxy::Absent, Some(crate::error::chain(&error)))
                 }
                 Err(error) => return Err(error),
             };
-            Ok(Expected { synproxy, refusal, blocks: self.table()?.unwrap_or_default() })
+            Ok(Expected { synproxy, refusal, snapshot: scratch.snapshot()? })
         };
         // A namespace belongs to a thread and goes away with it.
         let learned = thread::scope(|scope| scope.spawn(learn).join())
@@ -341,21 +354,11 @@ impl Nft {
     }
 }
 
-/// `nft -j list ruleset`, as far as we read it.
-#[derive(Deserialize)]
-struct Listing {
-    nftables: Vec<Item>,
-}
-
-#[derive(Deserialize)]
-struct Item {
-    counter: Option<ListedCounter>,
-}
-
-#[derive(Deserialize)]
-struct ListedCounter {
-    family: String,
-    table: String,
-    #[serde(flatten)]
-    counter: Counter,
+/// Whether no element is there twice. For each answer the kernel walks through the map anew and skips as many elements as
+/// it has listed. While it enlarges the map, which it does after many additions and not in a transaction, their order
+/// changes (`nft_rhash_walk`): as many are listed twice as are missed.
+fn distinct(elements: &[(u32, SocketAddr)]) -> bool {
+    let mut keys: Vec<(bool, u32)> = elements.iter().map(|(label, addr)| (addr.is_ipv4(), *label)).collect();
+    keys.sort_unstable();
+    keys.windows(2).all(|two| two[0] != two[1])
 }

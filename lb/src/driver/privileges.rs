@@ -3,7 +3,7 @@
 use std::{fs, io};
 
 /// Capabilities with their numbers. `CAP_SYS_ADMIN` includes `CAP_BPF` and `CAP_PERFMON`, and is there to make the network
-/// namespace in which the form that nft gives to rules is learnt.
+/// namespace in which the form that the kernel gives to rules is learnt.
 const NEEDED: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21)];
 
 /// Names of the capabilities that this process lacks.

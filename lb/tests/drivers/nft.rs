@@ -1,10 +1,28 @@
 //! The table and its elements, without packets.
 
-use std::net::SocketAddr;
+mod foreign;
+mod listing;
+
+use std::{net::SocketAddr, path::Path, process::Command};
 
 use portico::driver::nft::{Ensured, Error, Family, Nft};
 
 use crate::netns::Netns;
+
+/// An nft of version 1.1.3 or later; `.ci/toolchain test` puts it there.
+const NEWER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/nft-newer/nft");
+
+/// Every nft that there is: what `PATH` has, and the newer one.
+fn versions() -> [&'static str; 2] {
+    assert!(Path::new(NEWER).exists(), "there is no {NEWER}: run .ci/toolchain test");
+    ["nft", NEWER]
+}
+
+/// Whether this nft is the one of Debian 12.
+fn is_debian_12s(nft: &str) -> bool {
+    let output = Command::new(nft).arg("--version").output().unwrap();
+    String::from_utf8(output.stdout).unwrap().contains("v1.0.6 ")
+}
 
 const TWO: [(u32, &str); 4] = [
     (0x1_0001, "10.2.0.2:8080"),
@@ -162,23 +180,136 @@ fn changes_tolerate_what_is_there() {
 }
 
 #[test]
-fn errors_say_what_was_attempted() {
+fn errors_say_what_was_attempted_and_what_of_it_was_refused() {
+    fn chain(error: &Error) -> String {
+        format!("{error}: {}", std::error::Error::source(error).unwrap())
+    }
     let netns = Netns::new();
     netns.run(|| {
-        let error = Nft::with_binary("nft-that-is-not").ensure().unwrap_err();
+        let absent = "No such file or directory (os error 2)";
+        let error = Nft::new().load().unwrap_err();
         assert_eq!(
-            error.to_string(),
-            "cannot list table inet portico: no executable \"nft-that-is-not\" found; \
-             it comes with the package nftables"
+            chain(&error),
+            format!("cannot list the backends in table inet portico: the kernel refuses the request: {absent}")
         );
         let error = Nft::new().add(&elements()).unwrap_err();
-        let text = error.to_string();
-        assert!(text.starts_with("cannot list the backends in table inet portico: nft says: "), "{text}");
-        assert!(text.contains("No such file or directory"), "{text}");
+        assert_eq!(
+            chain(&error),
+            format!(
+                "cannot change the backends in table inet portico: the kernel refuses elements of map backends4 from \
+                 1:1 on: {absent}"
+            )
+        );
     });
     netns.sh("nft add table inet portico; nft add map inet portico backends4 '{ type mark : ipv4_addr; elements = { 1 : 10.0.0.1 } }'");
     let error = netns.run(|| Nft::new().load().unwrap_err());
-    assert!(matches!(error, Error::Output { .. }), "{error}");
+    assert!(matches!(error, Error::Answer { .. }), "{error}");
+}
+
+/// Refused is all of it.
+#[test]
+fn of_a_refused_transaction_nothing_is_done() {
+    let netns = Netns::new();
+    let nft = Nft::new();
+    netns.run(|| nft.ensure().unwrap());
+    netns.sh("nft -f - <<END
+delete table inet portico
+table inet portico {
+  map backends4 { typeof meta priority : ip daddr . th dport; }
+  map backends6 { type classid : ipv6_addr; }
+}
+END");
+    netns.run(|| {
+        let error = nft.add(&elements()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.ends_with("refuses elements of map backends6 from 1:1 on"), "{text}");
+    });
+    let listing = netns.sh("nft list table inet portico");
+    assert!(!listing.contains("elements"), "{listing}");
+}
+
+#[test]
+fn a_process_without_privileges_is_told_what_it_lacks() {
+    let netns = Netns::new();
+    let error = netns.run(|| {
+        let nobody = 65_534;
+        // SAFETY: no memory is involved. Unlike the function of this name in libc it changes the calling thread alone, which
+        // ends after the test.
+        let result = unsafe { libc::syscall(libc::SYS_setresuid, nobody, nobody, nobody) };
+        assert_eq!(result, 0);
+        Nft::new().remove().unwrap_err()
+    });
+    assert_eq!(error.to_string(), "cannot delete table inet portico: not permitted; CAP_NET_ADMIN is needed");
+}
+
+#[test]
+fn many_elements_are_one_transaction() {
+    let netns = Netns::new();
+    netns.run_async(async || {
+        let nft = Nft::new();
+        let other = Nft::new();
+        nft.ensure().unwrap();
+        let many: Vec<(u32, SocketAddr)> = (0..200_000_u32)
+            .map(|i| {
+                let [_, a, b, c] = i.to_be_bytes();
+                let addr = match i % 2 {
+                    0 => format!("10.{a}.{b}.{c}:8080"),
+                    _ => format!("[fd02::{:x}:{:x}]:8080", i >> 16, i & 0xffff),
+                };
+                (16 + i, addr.parse().unwrap())
+            })
+            .collect();
+        let mut watch = other.watch().unwrap();
+        nft.add(&many).unwrap();
+        // The kernel is still enlarging the maps.
+        assert!(loaded(&nft) == many);
+        let keys: Vec<(u32, Family)> =
+            many.iter().map(|(label, addr)| (*label, Family::of(addr.ip()))).collect();
+        // Half of them are not there, which the kernel refuses each of the messages for.
+        let absent = keys.iter().map(|(label, family)| (label + 1_000_000, *family));
+        let both: Vec<_> = keys.iter().copied().zip(absent).flat_map(|(a, b)| [a, b]).collect();
+        nft.delete(&both).unwrap();
+        assert_eq!(nft.load().unwrap(), []);
+        nft.remove().unwrap();
+        // Committed were: all added, all deleted, the table removed. The kernel counts threads as processes.
+        for _ in 0..3 {
+            assert_eq!(watch.changed().await.unwrap().pid, Some(nix::unistd::gettid().as_raw() as u32));
+        }
+        std::future::poll_fn(|context| {
+            let more = std::pin::pin!(watch.changed()).poll(context);
+            assert!(more.is_pending(), "another commit: {more:?}");
+            std::task::Poll::Ready(())
+        })
+        .await;
+    });
+}
+
+/// Another name, and a comment that `nft list` shows.
+#[test]
+fn a_table_may_have_another_name_and_a_comment() {
+    let netns = Netns::new();
+    let nft = Nft::new();
+    let second = Nft::with_table("portico-2").with_comment("of another version");
+    netns.run(|| {
+        assert_eq!(nft.ensure().unwrap(), Ensured::Created);
+        assert_eq!(second.ensure().unwrap(), Ensured::Created);
+        assert_eq!(nft.comment().unwrap(), None);
+        assert_eq!(second.comment().unwrap().as_deref(), Some("of another version"));
+        second.add(&elements()).unwrap();
+        assert_eq!(nft.load().unwrap(), []);
+        assert_eq!([nft.ensure().unwrap(), second.ensure().unwrap()], [Ensured::Kept; 2]);
+        // A comment says nothing about what a table does.
+        assert!(Nft::with_table("portico-2").present().unwrap());
+    });
+    for nft in versions() {
+        let listing = netns.sh(&format!("{nft} list table inet portico-2"));
+        assert!(listing.contains("comment \"of another version\""), "{listing}");
+    }
+    netns.run(|| {
+        second.remove().unwrap();
+        assert_eq!(second.comment().unwrap(), None);
+        assert!(nft.present().unwrap());
+    });
 }
 
 #[test]
@@ -192,14 +323,13 @@ fn commits_of_others_are_seen() {
         nft.add(&elements()).unwrap();
         nft.delete(&[(0x17, Family::V6)]).unwrap();
         // Same namespace, same thread: what comes after is queued after.
-        let mut other =
-            std::process::Command::new("nft").args(["add", "table", "inet", "other"]).spawn().unwrap();
+        let mut other = Command::new("nft").args(["add", "table", "inet", "other"]).spawn().unwrap();
         assert!(other.wait().unwrap().success());
         let commit = watch.changed().await.unwrap();
         assert_eq!(commit.process.as_deref(), Some("nft"));
         assert_eq!(commit.pid, Some(other.id()));
         nft.remove().unwrap();
-        let mut other = std::process::Command::new("nft").args(["flush", "ruleset"]).spawn().unwrap();
+        let mut other = Command::new("nft").args(["flush", "ruleset"]).spawn().unwrap();
         assert!(other.wait().unwrap().success());
         assert_eq!(watch.changed().await.unwrap().pid, Some(other.id()));
     });

@@ -1,4 +1,7 @@
-//! The text of `table inet portico` and of changes to it, in nft's input language. Pure.
+//! What is in `table inet portico`: chains, rules, counters, maps. Pure.
+//!
+//! Each rule stands here twice: in nft's input language, for the reader and for messages about it, and as what the kernel
+//! is sent. Tests compare the two.
 //!
 //! | chain | hook | does |
 //! |---|---|---|
@@ -9,20 +12,25 @@
 //! | `masquerading` | postrouting srcnat (nat) | hides the client where the mark asks for it |
 //! | `early`, `proxy_forward`, `proxy_input`, `proxied`, `resume`, `resumed` | | [`handshake`] |
 
+mod declaration;
 mod handshake;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use datapath::abi::{Label, MASQUERADE_MARK};
+use datapath::abi::{Label, MASQUERADE_MARK, TCP, UDP};
+use netlink_packet_netfilter::nftables::InetHookNumber;
 
 use crate::model::Family;
 
-/// Family and name of the table, as nft wants them.
-pub const TABLE: &str = "inet portico";
+use super::expression::{self as part, Is, Part, state, status};
+
+pub(super) use declaration::{Map, record};
+
+/// Name of the table; its family is `inet`.
+pub const TABLE: &str = "portico";
 
 /// Named counters of the table.
 pub mod counter {
@@ -95,13 +103,53 @@ pub const fn probe_target(family: Family) -> SocketAddr {
     }
 }
 
-/// Chains and where they hook in. `masquerade`, `dnat`, `snat` and `ct` are keywords and cannot name one.
-const CHAINS: [(&str, &str); 5] = [
-    ("verdict", "type filter hook prerouting priority -110; policy accept;"),
-    ("translate", "type nat hook prerouting priority dstnat; policy accept;"),
-    ("settle", "type filter hook prerouting priority -99; policy accept;"),
-    ("masquerading", "type nat hook postrouting priority srcnat; policy accept;"),
-    ("peculiar", ""),
+/// A chain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chain {
+    pub(super) name: &'static str,
+    /// Where it hooks in; chains without are jumped to.
+    pub(super) base: Option<Base>,
+}
+
+/// Where a chain hooks in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Base {
+    pub(super) kind: &'static str,
+    pub(super) hook: InetHookNumber,
+    /// Chains of a hook are run in the order of their priorities.
+    pub(super) priority: i32,
+}
+
+impl Chain {
+    const fn filter(name: &'static str, hook: InetHookNumber, priority: i32) -> Self {
+        Self { name, base: Some(Base { kind: "filter", hook, priority }) }
+    }
+
+    const fn nat(name: &'static str, hook: InetHookNumber, priority: i32) -> Self {
+        Self { name, base: Some(Base { kind: "nat", hook, priority }) }
+    }
+
+    const fn called(name: &'static str) -> Self {
+        Self { name, base: None }
+    }
+}
+
+/// A rule.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) chain: &'static str,
+    /// In nft's input language.
+    pub(super) text: String,
+    pub(super) parts: Vec<Part>,
+}
+
+/// All chains with their hooks. `masquerade`, `dnat`, `snat` and `ct` are keywords and cannot name one.
+const CHAINS: [Chain; 5] = [
+    Chain::filter("verdict", InetHookNumber::PreRouting, -110),
+    Chain::nat("translate", InetHookNumber::PreRouting, libc::NF_IP_PRI_NAT_DST),
+    Chain::filter("settle", InetHookNumber::PreRouting, libc::NF_IP_PRI_NAT_DST + 1),
+    Chain::nat("masquerading", InetHookNumber::PostRouting, libc::NF_IP_PRI_NAT_SRC),
+    Chain::called("peculiar"),
 ];
 
 /// Whether the kernel's synproxy is to be used; not all kernels have it.
@@ -118,39 +166,79 @@ const PECULIAR: Label = Label(!(Label::RESERVED - 1));
 /// Bits that tell labels from ordinary priorities.
 const LABELS: Label = Label(!(Label::FIRST - 1));
 
+/// The chains. Each has to be there before the rules are written: rules name chains.
+pub(super) fn chains(synproxy: Synproxy) -> Vec<Chain> {
+    let mut chains = CHAINS.to_vec();
+    if synproxy == Synproxy::On {
+        chains.extend(handshake::CHAINS);
+    }
+    chains
+}
+
+/// The maps. Rules name them, too.
+pub(super) fn maps(synproxy: Synproxy) -> Vec<Map> {
+    let mut maps = Family::ALL.map(|family| Map::backends(map(family), family)).to_vec();
+    if synproxy == Synproxy::On {
+        maps.push(handshake::map());
+    }
+    maps
+}
+
 /// The rules of all chains, each chain in order.
 ///
 /// Most packets have no label, and most that have one open or continue an ordinary flow: each chain looks for them first,
 /// and knows labels by masks, which the kernel compares without a call and without turning bytes (`nft_cmp_fast`,
 /// `nft_bitwise_fast`), as it does not compare ranges.
-fn rules(synproxy: Synproxy) -> String {
+pub(super) fn rules(synproxy: Synproxy) -> Vec<Rule> {
     use counter::{HANDSHAKES, INVALID, MASQUERADED, PROBE_LOST, REFUSED, UNKNOWN_LABEL, WITHHELD};
     let (reject, withhold, probe, none) = (Label::REJECT, Label::DROP, Label::PROBE, Label::NONE);
     let (bit, others) = (MASQUERADE_MARK, !MASQUERADE_MARK);
-    let mut text = String::new();
-    let mut rule = |chain: &str, rule: &str| {
-        let _ = writeln!(text, "add rule {TABLE} {chain} {rule}");
-    };
-    rule("verdict", &format!("meta priority & {PECULIAR} == {none} accept"));
-    rule("settle", &format!("meta priority & {LABELS} == {none} accept"));
-    rule("settle", &format!("meta priority & {PECULIAR} != {none} jump peculiar"));
+    let mut rules = Vec::new();
+    let mut rule = |chain, text, parts| rules.push(Rule { chain, text, parts });
+    rule(
+        "verdict",
+        format!("meta priority & {PECULIAR} == {none} accept"),
+        vec![part::priority(PECULIAR.0, Is::Equal(none.0)), part::accept()],
+    );
+    rule(
+        "settle",
+        format!("meta priority & {LABELS} == {none} accept"),
+        vec![part::priority(LABELS.0, Is::Equal(none.0)), part::accept()],
+    );
+    rule(
+        "settle",
+        format!("meta priority & {PECULIAR} != {none} jump peculiar"),
+        vec![part::priority(PECULIAR.0, Is::Not(none.0)), part::jump("peculiar")],
+    );
     if synproxy == Synproxy::On {
-        handshake::rules(INVALID).iter().for_each(|(chain, text)| rule(chain, text));
-        handshake::settle(HANDSHAKES).iter().for_each(|text| rule("peculiar", text));
-        rule("masquerading", &handshake::end(LABELS, PECULIAR));
+        let all = handshake::rules(INVALID).into_iter().chain(handshake::settle(HANDSHAKES));
+        all.chain([handshake::end(LABELS, PECULIAR)])
+            .for_each(|Rule { chain, text, parts }| rule(chain, text, parts));
     }
-    rule("verdict", &format!("ct state new meta priority {reject} counter name {REFUSED} reject"));
-    rule("verdict", &format!("ct state new meta priority {withhold} counter name {WITHHELD} drop"));
+    rule(
+        "verdict",
+        format!("ct state new meta priority {reject} counter name {REFUSED} reject"),
+        vec![part::ct_state(state::NEW), part::priority_is(reject.0), part::count(REFUSED), part::reject()],
+    );
+    rule(
+        "verdict",
+        format!("ct state new meta priority {withhold} counter name {WITHHELD} drop"),
+        vec![
+            part::ct_state(state::NEW),
+            part::priority_is(withhold.0),
+            part::count(WITHHELD),
+            part::discard(),
+        ],
+    );
     for (family, keyword, ip) in [(Family::V4, "ipv4", "ip"), (Family::V6, "ipv6", "ip6")] {
         let map = map(family);
         // A mapping to a port is accepted by nft only where the transport protocol is known to have ports. Two rules,
         // because a set of two protocols is looked up as any other set.
-        for protocol in ["tcp", "udp"] {
+        for (name, number) in [("tcp", TCP), ("udp", UDP)] {
             rule(
                 "translate",
-                &format!(
-                    "meta nfproto {keyword} meta l4proto {protocol} dnat {ip} to meta priority map @{map}"
-                ),
+                format!("meta nfproto {keyword} meta l4proto {name} dnat {ip} to meta priority map @{map}"),
+                vec![part::family(family), part::protocol(number), part::destination_from(family, map)],
             );
         }
     }
@@ -159,111 +247,89 @@ fn rules(synproxy: Synproxy) -> String {
         let counter = probe_counter(family);
         rule(
             "peculiar",
-            &format!(
+            format!(
                 "meta priority {probe} meta nfproto {keyword} ct status & dnat == dnat counter name {counter} drop"
             ),
+            vec![
+                part::priority_is(probe.0),
+                part::family(family),
+                part::ct_status(status::DNAT, Is::Equal(status::DNAT)),
+                part::count(counter),
+                part::discard(),
+            ],
         );
     }
-    rule("peculiar", &format!("meta priority {probe} counter name {PROBE_LOST} drop"));
+    rule(
+        "peculiar",
+        format!("meta priority {probe} counter name {PROBE_LOST} drop"),
+        vec![part::priority_is(probe.0), part::count(PROBE_LOST), part::discard()],
+    );
     // NAT chains see the first packet of a connection only, which is the one that is not confirmed yet. Its mark is for
     // `masquerading`. `ip_forward` overwrites the priority, nothing does so for IPv6 and local delivery, and qdiscs read
     // it.
     let end = format!("meta priority set {none}");
-    rule("settle", &format!("ct status & (dnat | confirmed) == dnat {end} accept"));
+    rule(
+        "settle",
+        format!("ct status & (dnat | confirmed) == dnat {end} accept"),
+        vec![
+            part::ct_status(status::DNAT | status::CONFIRMED, Is::Equal(status::DNAT)),
+            part::set_priority(none.0),
+            part::accept(),
+        ],
+    );
     // On any other (a second datagram of an unanswered flow is still "new") nobody would clear the bit.
     let unmark = format!("meta mark set meta mark & {others:#x}");
-    rule("settle", &format!("ct state established {unmark} {end} accept"));
+    rule(
+        "settle",
+        format!("ct state established {unmark} {end} accept"),
+        vec![
+            part::ct_state(state::ESTABLISHED),
+            part::mask_mark(others),
+            part::set_priority(none.0),
+            part::accept(),
+        ],
+    );
     // What conntrack does not track is not translated either.
-    rule("settle", &format!("ct state invalid,untracked counter name {INVALID} drop"));
-    rule("settle", &format!("ct state new ct status & dnat == 0 counter name {UNKNOWN_LABEL} drop"));
-    rule("settle", &format!("ct status & confirmed == confirmed {unmark}"));
-    rule("settle", &end);
+    rule(
+        "settle",
+        format!("ct state invalid,untracked counter name {INVALID} drop"),
+        vec![part::ct_state(state::INVALID | state::UNTRACKED), part::count(INVALID), part::discard()],
+    );
+    rule(
+        "settle",
+        format!("ct state new ct status & dnat == 0 counter name {UNKNOWN_LABEL} drop"),
+        vec![
+            part::ct_state(state::NEW),
+            part::ct_status(status::DNAT, Is::Equal(0)),
+            part::count(UNKNOWN_LABEL),
+            part::discard(),
+        ],
+    );
+    rule(
+        "settle",
+        format!("ct status & confirmed == confirmed {unmark}"),
+        vec![part::ct_status(status::CONFIRMED, Is::Equal(status::CONFIRMED)), part::mask_mark(others)],
+    );
+    rule("settle", end, vec![part::set_priority(none.0)]);
     rule(
         "masquerading",
-        &format!(
+        format!(
             "meta mark & {bit:#x} == {bit:#x} {unmark} counter name {MASQUERADED} masquerade fully-random"
         ),
+        vec![
+            part::mark(bit, Is::Equal(bit)),
+            part::mask_mark(others),
+            part::count(MASQUERADED),
+            part::masquerade(),
+        ],
     );
-    text
-}
-
-/// The transaction that makes the table what it should be, whatever parts of it exist, and leaves elements alone.
-#[must_use]
-pub fn create(synproxy: Synproxy) -> String {
-    let mut text = format!("add table {TABLE}\n");
-    for (family, address) in [(Family::V4, "ipv4_addr"), (Family::V6, "ipv6_addr")] {
-        let map = map(family);
-        let _ = writeln!(text, "add map {TABLE} {map} {{ type classid : {address} . inet_service; }}");
-    }
-    for counter in counter::ALL {
-        let _ = writeln!(text, "add counter {TABLE} {counter}");
-    }
-    let mut chains = CHAINS.to_vec();
-    if synproxy == Synproxy::On {
-        chains.extend(handshake::CHAINS);
-        let _ = writeln!(text, "add map {TABLE} {} {{ {} }}", handshake::MAP, handshake::map());
-    }
-    // All before the first is emptied: rules name chains and maps.
-    for (chain, hook) in &chains {
-        let _ = writeln!(text, "add chain {TABLE} {chain} {{ {hook} }}");
-    }
-    for (chain, _) in &chains {
-        let _ = writeln!(text, "flush chain {TABLE} {chain}");
-    }
-    text += &rules(synproxy);
-    text += &change(&[], &probe_elements());
-    text
-}
-
-/// The transaction that puts a new table with these elements into the place of whatever has its name.
-#[must_use]
-pub fn replace(synproxy: Synproxy, elements: &[(u32, SocketAddr)]) -> String {
-    // "add" makes "delete" succeed where there is no table; nft before 1.0.7 has no "destroy".
-    format!("add table {TABLE}\ndelete table {TABLE}\n{}{}", create(synproxy), change(&[], elements))
+    rules
 }
 
 /// The elements that translate probes.
 #[must_use]
 pub fn probe_elements() -> [(u32, SocketAddr); 2] {
     Family::ALL.map(|family| (Label::PROBE.0, probe_target(family)))
-}
-
-/// The transaction that takes elements out and then puts others in.
-#[must_use]
-pub fn change(delete: &[Key], add: &[(u32, SocketAddr)]) -> String {
-    let mut text = String::with_capacity(40 * add.len() + 16 * delete.len() + 128);
-    for family in Family::ALL {
-        let labels = delete.iter().filter(|(_, f)| *f == family);
-        list(&mut text, "delete", family, labels, |text, (label, _)| {
-            let _ = write!(text, "{}", Label(*label));
-        });
-    }
-    for family in Family::ALL {
-        let elements = add.iter().filter(|(_, addr)| Family::of(addr.ip()) == family);
-        list(&mut text, "add", family, elements, |text, (label, addr)| {
-            let _ = write!(text, "{} : {} . {}", Label(*label), addr.ip(), addr.port());
-        });
-    }
-    text
-}
-
-fn list<T>(
-    text: &mut String,
-    verb: &str,
-    family: Family,
-    items: impl Iterator<Item = T>,
-    write: impl Fn(&mut String, T),
-) {
-    let mut items = items.peekable();
-    if items.peek().is_none() {
-        return;
-    }
-    let _ = write!(text, "{verb} element {TABLE} {} {{", map(family));
-    for (i, item) in items.enumerate() {
-        text.push_str(if i == 0 { " " } else { ",\n" });
-        write(text, item);
-    }
-    text.push_str(" }\n");
 }
 
 /// What identifies an element.
@@ -285,44 +351,6 @@ pub fn difference(
     let in_the_way = add.iter().map(key);
     let delete = delete.iter().copied().chain(in_the_way).collect::<BTreeSet<_>>();
     (delete.into_iter().filter(|key| actual.contains_key(key)).collect(), add)
-}
-
-/// Our table out of a listing of all tables, one string a block (counter, map, chain), sorted: the order of blocks is
-/// that of their creation and means nothing. None if there is no such table.
-#[must_use]
-pub fn blocks(listing: &str) -> Option<Vec<String>> {
-    let head = format!("table {TABLE} {{");
-    let mut lines = listing.lines().skip_while(|line| *line != head);
-    lines.next()?;
-    let body: Vec<&str> = lines.take_while(|line| *line != "}").collect();
-    let mut blocks: Vec<String> = body
-        .split(|line| line.trim().is_empty())
-        .filter(|block| !block.is_empty())
-        .map(|block| block.join("\n"))
-        .collect();
-    blocks.sort();
-    Some(blocks)
-}
-
-/// One element as nft prints it: `1:2 : 10.2.0.2 . 8080`.
-#[must_use]
-pub fn element(text: &str) -> Option<(u32, SocketAddr)> {
-    let (label, addr) = text.trim().split_once(" : ")?;
-    let (ip, port) = addr.split_once(" . ")?;
-    Some((self::label(label)?, SocketAddr::new(ip.trim().parse().ok()?, port.trim().parse().ok()?)))
-}
-
-/// A `classid` as nft prints it: a zero half is left out or not, and two values have names.
-fn label(text: &str) -> Option<u32> {
-    let half = |text: &str| if text.is_empty() { Some(0) } else { u16::from_str_radix(text, 16).ok() };
-    match text.trim() {
-        "none" => Some(0),
-        "root" => Some(u32::MAX),
-        text => {
-            let (major, minor) = text.split_once(':')?;
-            Some(u32::from(half(major)?) << 16 | u32::from(half(minor)?))
-        }
-    }
 }
 
 #[cfg(test)]

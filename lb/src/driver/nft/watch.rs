@@ -9,7 +9,7 @@ use netlink_packet_netfilter::{
 };
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket, protocols::NETLINK_NETFILTER};
 
-use super::{Error, process::Own};
+use super::{Error, netlink::Own};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
@@ -42,7 +42,7 @@ impl Watch {
         Ok(Self { socket, own, buffer: Vec::with_capacity(8192) })
     }
 
-    /// Waits for the next transaction of a process that is not our own `nft`. Cancel safe.
+    /// Waits for the next transaction that is not one of ours. Cancel safe.
     ///
     /// # Errors
     /// [`Error::Watch`] if the socket fails.

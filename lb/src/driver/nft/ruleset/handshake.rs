@@ -7,52 +7,83 @@
 //! (`verdict`), and given back on the way out (`resume`), where it is translated as any other. From then on conntrack has
 //! the connection, and translates sequence numbers too.
 
+use std::time::Duration;
+
 use datapath::{
-    abi::{Label, MASQUERADE_MARK},
+    abi::{Label, MASQUERADE_MARK, TCP},
     guard::cookie::{MSS, WINDOW_SCALE},
 };
+use netlink_packet_netfilter::nftables::{InetHookNumber, Register};
 
-use super::map as backends_of;
+use super::{
+    super::expression::{self as part, Dynamic, Is, Part, state, status},
+    Chain, Map, Rule,
+    declaration::{Remembers, Type},
+    map as backends_of,
+};
 use crate::model::Family;
 
 /// For how long a label is remembered: from one hook of the kernel to another, and for whoever wants to look.
-const REMEMBERED: &str = "2s";
+const REMEMBERED: Duration = Duration::from_secs(2);
 /// How many there may be at a time.
 const ROOM: u32 = 65_536;
 
 /// Chains and where they hook in, the last ones nowhere.
-pub(super) const CHAINS: [(&str, &str); 6] = [
-    ("early", "type filter hook prerouting priority raw; policy accept;"),
-    ("proxy_forward", "type filter hook forward priority -200; policy accept;"),
-    ("proxy_input", "type filter hook input priority -200; policy accept;"),
-    ("resume", "type nat hook output priority -100; policy accept;"),
-    ("resumed", ""),
-    ("proxied", ""),
+pub(super) const CHAINS: [Chain; 6] = [
+    Chain::filter("early", InetHookNumber::PreRouting, libc::NF_IP_PRI_RAW),
+    Chain::filter("proxy_forward", InetHookNumber::Forward, -200),
+    Chain::filter("proxy_input", InetHookNumber::LocalIn, -200),
+    Chain::nat("resume", InetHookNumber::LocalOut, -100),
+    Chain::called("resumed"),
+    Chain::called("proxied"),
 ];
 
 /// The map that labels are remembered in.
 pub(super) const MAP: &str = "handshakes";
 
-/// Its definition.
-pub(super) fn map() -> String {
-    let key = key(Family::V4);
-    format!("typeof {key} : meta priority; flags dynamic,timeout; timeout {REMEMBERED}; size {ROOM};")
+/// `typeof @nh,96,64 . @th,0,32 : meta priority; flags dynamic,timeout; timeout 2s; size 65536;`
+pub(super) fn map() -> Map {
+    let key = vec![
+        Type::Header { base: part::NETWORK, bits_from: 96, bits: 64 },
+        Type::Header { base: part::TRANSPORT, bits_from: 0, bits: 32 },
+    ];
+    let remembers = Some(Remembers { timeout: REMEMBERED, size: ROOM });
+    Map { name: MAP, key, data: vec![Type::Priority], remembers }
 }
 
-/// Labels of such packets.
+/// Labels of such packets: the first, the last.
+const LABELS: [u32; 2] = [Label::HANDSHAKE | Label::FIRST, 2 * Label::HANDSHAKE - 1];
+
+/// The same in nft's language.
 pub(super) fn labels() -> String {
-    format!("{}-{}", Label(Label::HANDSHAKE | Label::FIRST), Label(2 * Label::HANDSHAKE - 1))
+    format!("{}-{}", Label(LABELS[0]), Label(LABELS[1]))
+}
+
+fn labelled() -> Part {
+    part::priority_between(LABELS[0], LABELS[1])
 }
 
 /// What a label is remembered by: both IPv4 addresses, or the half of the client's IPv6 address that is the host's, and both
 /// ports, as they lie in the headers. nft 1.0.6 breaks off over a longer key of a map that rules write
-/// (`netlink_linearize.c`, `netlink_gen_expr`). Two IPv6 clients with one key would have to be there within the
-/// microseconds from one hook to the other.
+/// (`netlink_linearize.c`, `netlink_gen_expr`), and somebody may restore a listing with it. Two IPv6 clients with one key
+/// would have to be there within the microseconds from one hook to the other.
 const fn key(family: Family) -> &'static str {
     match family {
         Family::V4 => "@nh,96,64 . @th,0,32",
         Family::V6 => "@nh,128,64 . @th,0,32",
     }
+}
+
+/// The same, put into the registers.
+fn load_key(family: Family) -> Part {
+    let offset = match family {
+        Family::V4 => 12,
+        Family::V6 => 16,
+    };
+    vec![
+        part::header(part::NETWORK, offset, 8, Register::Reg1),
+        part::header(part::TRANSPORT, 0, 4, Register::Reg32_02),
+    ]
 }
 
 const fn ip(family: Family) -> &'static str {
@@ -69,26 +100,37 @@ const fn keyword(family: Family) -> &'static str {
     }
 }
 
-/// Chain and rule, those of a chain in order; `lost` counts what cannot be translated.
-pub(super) fn rules(lost: &str) -> Vec<(&'static str, String)> {
+/// Rules of all chains, those of a chain in order; `lost` counts what cannot be translated.
+pub(super) fn rules(lost: &str) -> Vec<Rule> {
     let labels = labels();
     let (bits, handshake) = (Label(Label::HANDSHAKE | !(2 * Label::HANDSHAKE - 1)), Label(Label::HANDSHAKE));
-    let mut rules = vec![("early", format!("meta priority & {bits} == {handshake} notrack"))];
-    let mut rule = |chain, rule| rules.push((chain, rule));
+    let mut rules = Vec::new();
+    let mut rule = |chain, text, parts| rules.push(Rule { chain, text, parts });
+    rule(
+        "early",
+        format!("meta priority & {bits} == {handshake} notrack"),
+        vec![part::priority(bits.0, Is::Equal(handshake.0)), part::notrack()],
+    );
     // IPv4's forwarding has overwritten the label.
     for chain in ["proxy_forward", "proxy_input"] {
-        rule(chain, "ct state untracked goto proxied".to_owned());
+        rule(
+            chain,
+            "ct state untracked goto proxied".to_owned(),
+            vec![part::ct_state(state::UNTRACKED), part::goto("proxied")],
+        );
     }
     let masquerade = Label(Label::HANDSHAKE | Label::HANDSHAKE_MASQUERADE);
     let last = Label(2 * Label::HANDSHAKE - 1);
     rule(
         "resumed",
         format!("meta priority {masquerade}-{last} meta mark set meta mark | {MASQUERADE_MARK:#x}"),
+        vec![part::priority_between(masquerade.0, last.0), part::set_mark_bits(MASQUERADE_MARK)],
     );
     let id = Label(Label::HANDSHAKE_MASQUERADE - 1);
-    rule("resumed", format!("meta priority set meta priority & {id}"));
+    rule("resumed", format!("meta priority set meta priority & {id}"), vec![part::mask_priority(id.0)]);
     for family in Family::ALL {
         let (key, keyword) = (key(family), keyword(family));
+        let tcp = [part::family(family), part::protocol(TCP)].concat();
         let mss = MSS[usize::from(family == Family::V6)];
         // Where there is no room the packet stays untranslated, and is dropped as such.
         rule(
@@ -97,6 +139,13 @@ pub(super) fn rules(lost: &str) -> Vec<(&'static str, String)> {
                 "meta priority {labels} meta nfproto {keyword} meta l4proto tcp tcp flags & (syn | ack) != syn update \
                  @{MAP} {{ {key} : meta priority }}"
             ),
+            vec![
+                labelled(),
+                tcp.clone(),
+                part::syn_without_ack(false),
+                load_key(family),
+                part::remember(Dynamic::Update, MAP),
+            ],
         );
         rule(
             "proxied",
@@ -104,6 +153,7 @@ pub(super) fn rules(lost: &str) -> Vec<(&'static str, String)> {
                 "meta nfproto {keyword} meta l4proto tcp {key} @{MAP} synproxy mss {mss} wscale {WINDOW_SCALE} \
                  timestamp sack-perm"
             ),
+            vec![tcp.clone(), load_key(family), part::is_in(MAP), part::synproxy(mss, WINDOW_SCALE)],
         );
         // Of SYNs there is nothing to remember, and there may be too many of them for the map.
         rule(
@@ -112,6 +162,12 @@ pub(super) fn rules(lost: &str) -> Vec<(&'static str, String)> {
                 "meta nfproto {keyword} meta l4proto tcp meta mark & {MASQUERADE_MARK:#x} == {MASQUERADE_MARK:#x} tcp \
                  flags & (syn | ack) == syn synproxy mss {mss} wscale {WINDOW_SCALE} timestamp sack-perm"
             ),
+            vec![
+                tcp.clone(),
+                part::mark(MASQUERADE_MARK, Is::Equal(MASQUERADE_MARK)),
+                part::syn_without_ack(true),
+                part::synproxy(mss, WINDOW_SCALE),
+            ],
         );
         // A process could set such a priority itself, but not send from an address of others.
         rule(
@@ -120,43 +176,79 @@ pub(super) fn rules(lost: &str) -> Vec<(&'static str, String)> {
                 "meta nfproto {keyword} meta l4proto tcp tcp flags & (syn | ack) == syn fib saddr type != local meta \
                  priority set {key} map @{MAP}"
             ),
+            vec![
+                tcp.clone(),
+                part::syn_without_ack(true),
+                part::source_is_not_local(),
+                load_key(family),
+                part::set_priority_from(MAP),
+            ],
         );
         let (ip, backends) = (ip(family), backends_of(family));
         // It makes room, and a client may use the same port for another connection.
         rule(
             "resumed",
             format!("meta nfproto {keyword} meta l4proto tcp delete @{MAP} {{ {key} : meta priority }}"),
+            vec![tcp.clone(), load_key(family), part::remember(Dynamic::Delete, MAP)],
         );
         rule(
             "resumed",
             format!("meta nfproto {keyword} meta l4proto tcp dnat {ip} to meta priority map @{backends}"),
+            vec![tcp, part::destination_from(family, backends)],
         );
     }
-    rule("resumed", format!("counter name {lost} drop"));
-    rule("resume", format!("meta priority {labels} goto resumed"));
+    rule("resumed", format!("counter name {lost} drop"), vec![part::count(lost), part::discard()]);
+    rule("resume", format!("meta priority {labels} goto resumed"), vec![labelled(), part::goto("resumed")]);
     rules
 }
 
 /// Rules at the start of `peculiar`: such packets go on untranslated, if their label is remembered.
-pub(super) fn settle(counter: &str) -> [String; 3] {
+pub(super) fn settle(counter: &str) -> [Rule; 3] {
     let labels = labels();
     let [v4, v6] = Family::ALL.map(|family| {
         let (key, keyword) = (key(family), keyword(family));
-        format!(
+        let text = format!(
             "meta priority {labels} meta nfproto {keyword} meta l4proto tcp {key} @{MAP} counter name {counter} accept"
-        )
+        );
+        let parts = vec![
+            labelled(),
+            part::family(family),
+            part::protocol(TCP),
+            load_key(family),
+            part::is_in(MAP),
+            part::count(counter),
+            part::accept(),
+        ];
+        Rule { chain: "peculiar", text, parts }
     });
-    let syn = format!(
+    let text = format!(
         "meta priority {labels} meta l4proto tcp tcp flags & (syn | ack) == syn counter name {counter} accept"
     );
-    [v4, v6, syn]
+    let parts = vec![
+        labelled(),
+        part::protocol(TCP),
+        part::syn_without_ack(true),
+        part::count(counter),
+        part::accept(),
+    ];
+    [v4, v6, Rule { chain: "peculiar", text, parts }]
 }
 
 /// Rule at the start of `masquerading`: the label ends where the packet that it was given back to is about to leave.
-pub(super) fn end(labels: Label, peculiar: Label) -> String {
+pub(super) fn end(labels: Label, peculiar: Label) -> Rule {
     let none = Label::NONE;
-    format!(
-        "meta priority & {labels} != {none} meta priority & {peculiar} == {none} ct status dnat fib saddr type != local \
-         meta priority set {none}"
-    )
+    Rule {
+        chain: "masquerading",
+        text: format!(
+            "meta priority & {labels} != {none} meta priority & {peculiar} == {none} ct status dnat fib saddr type != \
+             local meta priority set {none}"
+        ),
+        parts: vec![
+            part::priority(labels.0, Is::Not(none.0)),
+            part::priority(peculiar.0, Is::Equal(none.0)),
+            part::ct_status(status::DNAT, Is::Not(0)),
+            part::source_is_not_local(),
+            part::set_priority(none.0),
+        ],
+    }
 }
