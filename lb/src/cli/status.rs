@@ -12,7 +12,7 @@ use crate::{
     driver::{attach, maps::Maps, nft::Nft, pins::PinDir},
     error::chain,
     text,
-    view::{self, GuardReport, InterfaceReport, Report, Trouble},
+    view::{self, GuardReport, InterfaceReport, MissingReport, Report, Trouble},
 };
 
 /// Show what runs where and why, and what is not served; works while the daemon is down
@@ -25,7 +25,8 @@ pub(super) struct Status {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-    /// Exit with 1 unless the daemon runs and the kernel holds what the objects ask for
+    /// Exit with 1 unless the daemon runs, the kernel holds what the objects ask for, and no attachment, pin or
+    /// named interface is missing
     #[arg(long)]
     check: bool,
 }
@@ -73,6 +74,7 @@ impl Status {
             None => None,
         };
         let synced = report.as_ref().is_some_and(|report| report.synced);
+        let whole = report.as_ref().is_some_and(|report| report.missing.is_empty());
         let state = State {
             running: report.is_some(),
             synced: report.is_none().then_some(false),
@@ -85,13 +87,13 @@ impl Status {
             Format::Yaml => yaml(&state)?,
             Format::Table => state.print(pin_dir)?,
         }
-        Ok(if self.check && !synced { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(if self.check && !(synced && whole) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
 
 impl DataPath {
     fn read(pins: &PinDir) -> anyhow::Result<Self> {
-        let attached = attach::attached(pins)?;
+        let attached = attach::attached_now(pins)?;
         let maps = Maps::exist(pins).then(|| Maps::open(pins)).transpose()?;
         let (frontends, backends, other_namespace) = match &maps {
             Some(maps) => (
@@ -197,8 +199,17 @@ fn describe(report: &Report, row: &mut impl FnMut(&str, String)) {
         row("kept", format!("{} frontends, {why}", report.kept));
     }
     for interface in &report.interfaces {
-        let InterfaceReport { name, tc, xdp, fast_path, guard } = interface;
+        let InterfaceReport { name, tc, xdp, fast_path, guard, named } = interface;
+        let name = named.as_ref().map_or_else(|| name.clone(), |named| format!("{name} (named {named})"));
         row("interface", format!("{name}: tc {tc}, xdp {xdp}, fast path {fast_path}, guard {guard}"));
+    }
+    for MissingReport { what, reason } in &report.missing {
+        row("missing", format!("{what}: {reason}"));
+    }
+    let repairs: Vec<String> =
+        report.repairs.iter().filter(|(_, n)| **n > 0).map(|(kind, n)| format!("{kind} {n}")).collect();
+    if !repairs.is_empty() {
+        row("put back", format!("{} times", repairs.join(", ")));
     }
     row("cgroup", report.cgroup.clone());
     for guard in report.guards.iter().filter(|guard| guard.asking) {

@@ -17,6 +17,7 @@ use crate::{
     },
     error::chain,
     model::{
+        attachment::{Attachment, Hook},
         forwarding::Links,
         link::{Interface, Layer, Snapshot},
     },
@@ -29,28 +30,55 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Interfaces {
     /// As named by the user; empty: chosen by what the namespace has.
+    asked: Vec<Asked>,
+    /// What those are called now.
     named: Vec<String>,
     xdp: XdpChoice,
     /// What pods of this node are behind is wanted, too, if they are told by that.
     pods: DetectLocal,
     attached: BTreeMap<String, Attached>,
+    /// By device: VLAN devices share the one beneath.
+    xdp_on: BTreeMap<String, XdpOn>,
     /// Why an interface is not attached, as last told.
     failures: BTreeMap<String, String>,
     new_qdiscs: Vec<String>,
+    /// Interfaces that were renamed since this was last asked: from, to.
+    renamed: Vec<(String, String)>,
     fast: FastPath,
     guard: bool,
     /// What the maps say about links; none before it is known.
     links: Option<Links>,
 }
 
+/// An interface that the user named. It is found by this name, and if no interface has it any more, by the index of the
+/// one that had.
+#[derive(Debug)]
+struct Asked {
+    name: String,
+    index: Option<u32>,
+}
+
+/// XDP on a device.
+#[derive(Debug)]
+struct XdpOn {
+    mode: XdpMode,
+    task: XdpTask,
+    attachment: Attachment,
+}
+
 #[derive(Debug)]
 struct Attached {
     index: u32,
+    ethernet: bool,
     tc: TcMode,
+    tc_attachment: Attachment,
     xdp: XdpReport,
     fast: SwitchReport,
     guard: SwitchReport,
 }
+
+/// Why a named interface is not served.
+const ABSENT: &str = "there is no such interface";
 
 /// Why established flows are left to the kernel.
 const ENCRYPTS: &str = "nothing is forwarded, as there are IPsec policies";
@@ -70,12 +98,15 @@ impl Interfaces {
             }
         }
         Ok(Self {
+            asked: named.iter().map(|name| Asked { name: name.clone(), index: None }).collect(),
             named: named.to_owned(),
             xdp,
             pods,
             attached: BTreeMap::new(),
+            xdp_on: BTreeMap::new(),
             failures: BTreeMap::new(),
             new_qdiscs: Vec::new(),
+            renamed: Vec::new(),
             fast,
             guard,
             links: None,
@@ -145,6 +176,8 @@ impl Interfaces {
         snapshot: &Snapshot,
         strict: bool,
     ) -> anyhow::Result<()> {
+        self.follow_names(pins, snapshot)?;
+        self.tell_absent();
         let wanted: Vec<Interface> =
             links::wanted(&self.named, &self.pods, snapshot).into_iter().cloned().collect();
         let mut failed = None;
@@ -176,31 +209,119 @@ impl Interfaces {
         self.detach_others(pins, &wanted)
     }
 
-    /// Forgets the interfaces from which somebody has detached a program, so that [`Interfaces::attach`] puts it back.
-    /// Filters of clsact are not looked at.
-    pub(super) fn forget_detached(&mut self, pins: &PinDir) {
-        let now = match attach::attached_now(pins) {
-            Ok(now) => now,
-            Err(error) => {
-                warn!(reason = chain(&error), "cannot look at the attachments");
-                return;
-            }
+    /// Goes on with interfaces that have another name than before, under that name. A named interface is the one that has
+    /// the name; if none has, the one that had it.
+    fn follow_names(&mut self, pins: &PinDir, snapshot: &Snapshot) -> anyhow::Result<()> {
+        let names: BTreeMap<u64, &str> =
+            snapshot.interfaces.iter().map(|i| (i.index.into(), i.name.as_str())).collect();
+        let name_of = |index: u64, before: &str| names.get(&index).copied().unwrap_or(before).to_owned();
+        attach::follow_names(pins, &names)?;
+        for Asked { name, index } in &mut self.asked {
+            *index = match links::find(snapshot, name) {
+                Some(interface) => Some(interface.index),
+                None => index.filter(|index| names.contains_key(&u64::from(*index))),
+            };
+        }
+        let called = |asked: &Asked| match asked.index {
+            Some(index) => name_of(index.into(), &asked.name),
+            None => asked.name.clone(),
         };
-        self.attached.retain(|name, Attached { tc, xdp, .. }| {
-            let on =
-                |(device, mode): &(String, XdpMode)| *device == xdp.device && mode.to_string() == xdp.mode;
-            let whole =
-                (*tc != TcMode::Tcx || now.tcx.contains(name)) && (xdp.is_off() || now.xdp.iter().any(on));
-            if !whole {
-                warn!(interface = name, "somebody has detached a program");
+        self.named = self.asked.iter().map(called).collect();
+        for (before, mut attached) in std::mem::take(&mut self.attached) {
+            let name = name_of(attached.index.into(), &before);
+            let device = self.xdp_on.get(&attached.xdp.device);
+            if let Some(XdpOn { attachment, .. }) = device {
+                attached.xdp.device = name_of(attachment.place, &attachment.target);
+            } else if attached.xdp.device == before {
+                attached.xdp.device.clone_from(&name);
             }
-            whole
-        });
+            if name != before {
+                info!(
+                    interface = name,
+                    was = before,
+                    "an interface was renamed, what is attached to it stays"
+                );
+                if self.asked.iter().any(|asked| asked.name == before && asked.index == Some(attached.index))
+                {
+                    warn!(
+                        interface = before,
+                        now = name,
+                        "a named interface is called otherwise now; after a restart it will not be found"
+                    );
+                }
+                self.failures.remove(&before);
+                attached.tc_attachment.target.clone_from(&name);
+                attached.tc_attachment.pin =
+                    attached.tc_attachment.pin.as_ref().map(|_| attach::tcx_pin(&name));
+                self.renamed.push((before, name.clone()));
+            }
+            self.attached.insert(name, attached);
+        }
+        for (before, mut on) in std::mem::take(&mut self.xdp_on) {
+            let name = name_of(on.attachment.place, &before);
+            on.attachment.target.clone_from(&name);
+            on.attachment.pin = Some(attach::xdp_pin(&name, on.mode));
+            self.xdp_on.insert(name, on);
+        }
+        Ok(())
+    }
+
+    /// Tells of named interfaces that are gone, each once.
+    fn tell_absent(&mut self) {
+        for Asked { name, .. } in self.asked.iter().filter(|asked| asked.index.is_none()) {
+            let reason = ABSENT.to_owned();
+            if self.failures.get(name) != Some(&reason) {
+                warn!(interface = name, "a named interface is gone; it is served again when it returns");
+                self.failures.insert(name.clone(), reason);
+            }
+        }
+    }
+
+    /// Named interfaces on which nothing runs, and why.
+    pub(super) fn missing(&self) -> Vec<(String, String)> {
+        let missing = self.named.iter().filter(|name| !self.attached.contains_key(*name));
+        missing
+            .map(|name| {
+                let reason = self.failures.get(name).map_or(ABSENT, String::as_str);
+                (format!("interface {name}"), reason.to_owned())
+            })
+            .collect()
+    }
+
+    /// What is attached and shall stay so.
+    pub(super) fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        let tc = self.attached.values().map(|attached| &attached.tc_attachment);
+        self.xdp_on.values().map(|on| &on.attachment).chain(tc)
+    }
+
+    /// Attaches again what was detached or replaced, as it was.
+    pub(super) fn attach_again(
+        &mut self,
+        objects: &mut Objects,
+        pins: &PinDir,
+        lost: &Attachment,
+    ) -> Result<(), attach::Error> {
+        let index = lost.place as u32;
+        if lost.hook == Hook::Xdp {
+            let Some(on) = self.xdp_on.get_mut(&lost.target) else { return Ok(()) };
+            on.attachment = attach::xdp(objects, pins, &lost.target, index, on.mode, on.task)?;
+        } else {
+            let Some(attached) = self.attached.get_mut(&lost.target) else { return Ok(()) };
+            let tc = attach::tc(objects, pins, &lost.target, index, attached.ethernet, attached.tc)?;
+            attached.tc_attachment = tc.attachment;
+            self.new_qdiscs.extend(tc.new_qdisc.then(|| lost.target.clone()));
+        }
+        Ok(())
     }
 
     /// The qdiscs made since this was last asked.
     pub(super) fn take_new_qdiscs(&mut self) -> Vec<String> {
         std::mem::take(&mut self.new_qdiscs)
+    }
+
+    /// The interfaces that were renamed since this was last asked.
+    pub(super) fn take_renamed(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.renamed)
     }
 
     pub(super) fn report(&self) -> Vec<InterfaceReport> {
@@ -210,6 +331,7 @@ impl Interfaces {
             xdp: attached.xdp.clone(),
             fast_path: attached.fast.clone(),
             guard: attached.guard.clone(),
+            named: self.asked_as(name),
         };
         let absent =
             self.named.iter().filter(|name| !self.attached.contains_key(*name)).map(|name| InterfaceReport {
@@ -218,16 +340,20 @@ impl Interfaces {
                 xdp: XdpReport {
                     device: name.clone(),
                     mode: XdpReport::OFF.to_owned(),
-                    reason: self
-                        .failures
-                        .get(name)
-                        .map_or("there is no such interface", String::as_str)
-                        .to_owned(),
+                    reason: self.failures.get(name).map_or(ABSENT, String::as_str).to_owned(),
                 },
                 fast_path: SwitchReport::default(),
                 guard: SwitchReport::default(),
+                named: None,
             });
         self.attached.iter().map(report).chain(absent).collect()
+    }
+
+    /// What the user calls an interface that is called otherwise now.
+    fn asked_as(&self, name: &str) -> Option<String> {
+        let asked =
+            self.asked.iter().zip(&self.named).find(|(asked, now)| *now == name && asked.name != name);
+        asked.map(|(asked, _)| asked.name.clone())
     }
 
     fn attach_one(
@@ -245,12 +371,12 @@ impl Interfaces {
             }
         };
         let mut tc = |mode| attach::tc(objects, pins, &interface.name, interface.index, ethernet, mode);
-        let mode = match tc(TcMode::Tcx) {
-            Ok(_) => TcMode::Tcx,
+        let (mode, tc_attachment) = match tc(TcMode::Tcx) {
+            Ok(added) => (TcMode::Tcx, added.attachment),
             Err(refused) => {
                 let added = tc(TcMode::Clsact).with_context(|| format!("TCX: {}", chain(&refused)))?;
                 self.new_qdiscs.extend(added.new_qdisc.then(|| interface.name.clone()));
-                TcMode::Clsact
+                (TcMode::Clsact, added.attachment)
             }
         };
         let uplink =
@@ -271,7 +397,7 @@ impl Interfaces {
             fast = SwitchReport { on: false, reason: format!("XDP is {}", xdp.mode) };
         }
         let guard = self.guarding(objects, &xdp);
-        Ok(Attached { index: interface.index, tc: mode, xdp, fast, guard })
+        Ok(Attached { index: interface.index, ethernet, tc: mode, tc_attachment, xdp, fast, guard })
     }
 
     /// Whether XDP guards an interface.
@@ -296,7 +422,7 @@ impl Interfaces {
     }
 
     fn attach_xdp(
-        &self,
+        &mut self,
         objects: &mut Objects,
         pins: &PinDir,
         device: &Interface,
@@ -318,6 +444,8 @@ impl Interfaces {
             XdpChoice::Native => &[XdpMode::Native],
             XdpChoice::Generic => &[XdpMode::Generic],
         };
+        // What ran on a former interface of this name.
+        self.xdp_on.retain(|name, on| *name != device.name || on.attachment.place == u64::from(device.index));
         let mut reasons = Vec::new();
         for mode in choices {
             // What generic XDP would redirect has been through half of the stack already.
@@ -327,8 +455,9 @@ impl Interfaces {
                 _ => task,
             };
             match attach::xdp(objects, pins, &device.name, device.index, *mode, task) {
-                Ok(()) => {
+                Ok(attachment) => {
                     let reason = reasons.join("; ");
+                    self.xdp_on.insert(device.name.clone(), XdpOn { mode: *mode, task, attachment });
                     return Ok(XdpReport { device: device.name.clone(), mode: mode.to_string(), reason });
                 }
                 Err(error) if self.xdp == XdpChoice::Auto => {
@@ -343,6 +472,8 @@ impl Interfaces {
     /// Detaches from interfaces of a former configuration, and removes the pins of interfaces that are gone.
     fn detach_others(&mut self, pins: &PinDir, wanted: &[Interface]) -> anyhow::Result<()> {
         self.attached.retain(|name, _| wanted.iter().any(|interface| interface.name == *name));
+        let attached = &self.attached;
+        self.xdp_on.retain(|device, _| attached.values().any(|attached| attached.xdp.device == *device));
         let found = attach::attached(pins)?;
         for name in found.tcx.iter().filter(|name| !self.attached.contains_key(*name)) {
             attach::detach_tc(pins, name)?;

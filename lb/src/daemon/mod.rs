@@ -2,6 +2,7 @@
 //!
 //! Everything it sets up outlives it. Losing it at any point stops changes from being followed and nothing else.
 
+mod attachments;
 pub mod cleanup;
 mod interfaces;
 mod namespace;
@@ -55,6 +56,8 @@ use settings::Settings;
 use status::{Claim, Requests};
 use translation::Watchman;
 
+/// Time between looks at attachments and pins, of which nobody tells: what is taken away is back in twice that.
+const WATCH: Duration = Duration::from_secs(1);
 /// Time between looks at the nft table that nothing gave cause for.
 const INSPECT: Duration = Duration::from_secs(5);
 /// Time between full comparisons of what the kernel holds with the plan.
@@ -137,6 +140,7 @@ struct Daemon {
     settings: Settings,
     cgroup: PathBuf,
     cgroup_dir: fs::File,
+    watch: attachments::Watch,
     /// Whether source ranges are enforced for sockets; none: as a former process left it.
     guarded: Option<bool>,
     index: Index,
@@ -157,13 +161,16 @@ impl Daemon {
         tokio::spawn(status::serve(claim, requests.sender()));
         self.serving.ready(&self.options, &requests.sender())?;
         self.serving.translation(self.translation.report());
+        self.watch.begin(&self.pins)?;
+        self.hold_attachments();
         let (mut links_due, mut links_rest) = (None, tokio::time::Instant::now());
         let (mut nft_due, mut nft_rest) = (None, tokio::time::Instant::now());
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut watch = interval(WATCH);
         let mut inspect = interval(INSPECT);
         let mut verify = interval(VERIFY);
-        for timer in [&mut inspect, &mut verify] {
+        for timer in [&mut watch, &mut inspect, &mut verify] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
             timer.reset();
         }
@@ -230,6 +237,7 @@ impl Daemon {
                     self.inspect();
                     nft_rest = tokio::time::Instant::now() + LOOKING_SHARE * began.elapsed();
                 }
+                _ = watch.tick() => self.mend_attachments(),
                 _ = inspect.tick() => {
                     if self.link_watch.is_none() {
                         self.link_watch = Links::watch().ok();
@@ -255,6 +263,8 @@ impl Daemon {
             }
         }
         source.abort();
+        // What lost its pin in the last second would end with this process.
+        self.mend_attachments();
         info!("stopped; the data path stays as it is");
         Ok(())
     }
@@ -338,6 +348,8 @@ impl Daemon {
             index: &self.index,
             interfaces: &self.interfaces,
             cgroup: &self.cgroup,
+            watch: &self.watch,
+            missing: self.missing(),
             translation: &self.translation,
             facts: &self.facts(),
             settings: &self.settings,

@@ -126,6 +126,18 @@ pub(super) fn record_qdiscs(maps: &Maps, interfaces: Vec<String>) -> anyhow::Res
     Ok(maps.saved.put(&entries)?)
 }
 
+/// Remembers by their new names interfaces that were renamed, if they are remembered.
+pub(super) fn rename_qdiscs(maps: &Maps, renamed: Vec<(String, String)>) -> anyhow::Result<()> {
+    for (before, now) in renamed {
+        let key = Text::new(&format!("{QDISC}{before}"));
+        if maps.saved.get(&key)?.is_some() {
+            record_qdiscs(maps, vec![now])?;
+            maps.saved.delete(&[key])?;
+        }
+    }
+    Ok(())
+}
+
 /// Changes everything back, and says what was changed.
 ///
 /// # Errors

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use tracing::warn;
 
 use super::{
-    Daemon, interfaces::Interfaces, namespace, objects, serve::Serving, settings::Settings,
-    translation::Watchman,
+    Daemon, attachments::Watch, interfaces::Interfaces, namespace, objects, serve::Serving,
+    settings::Settings, translation::Watchman,
 };
 use crate::{
     config::Options,
@@ -62,8 +62,9 @@ impl Daemon {
         settings.apply(&maps, &snapshot, &options.conntrack, fast)?;
         let translation = Watchman::new(&nft);
         let reconciler = Reconciler::adopt(Kernel { maps, nft })?;
-        attach::sockets(&mut objects, &pins, &cgroup_dir)
+        let sockets = attach::sockets(&mut objects, &pins, &cgroup_dir)
             .with_context(|| format!("cannot attach the socket hooks to cgroup {}", cgroup.display()))?;
+        let watch = Watch::new(sockets, attach::egress_left(&pins));
 
         let mut daemon = Self {
             options,
@@ -77,6 +78,7 @@ impl Daemon {
             settings,
             cgroup,
             cgroup_dir,
+            watch,
             guarded: None,
             index: Index::new(),
             dirty: Dirty::default(),

@@ -4,7 +4,7 @@ use std::{path::Path, time::Instant};
 
 use tracing::warn;
 
-use super::{interfaces::Interfaces, settings::Settings, translation::Watchman};
+use super::{attachments::Watch, interfaces::Interfaces, settings::Settings, translation::Watchman};
 use crate::{
     config::Options,
     driver::pins::PinDir,
@@ -12,7 +12,7 @@ use crate::{
     log,
     plan::{Index, NodeFacts},
     reconcile::Reconciler,
-    view::{CounterReport, GuardReport, Report, TrafficReport, Trouble},
+    view::{CounterReport, GuardReport, MissingReport, Report, TrafficReport, Trouble},
 };
 
 /// The parts of the daemon that have something to say.
@@ -25,6 +25,8 @@ pub(super) struct Parts<'a> {
     pub(super) index: &'a Index,
     pub(super) interfaces: &'a Interfaces,
     pub(super) cgroup: &'a Path,
+    pub(super) watch: &'a Watch,
+    pub(super) missing: Vec<MissingReport>,
     pub(super) translation: &'a Watchman,
     pub(super) facts: &'a NodeFacts,
     pub(super) settings: &'a Settings,
@@ -41,6 +43,8 @@ pub(super) fn report(parts: Parts<'_>) -> Report {
         index,
         interfaces,
         cgroup,
+        watch,
+        missing,
         translation,
         facts,
         settings,
@@ -76,6 +80,8 @@ pub(super) fn report(parts: Parts<'_>) -> Report {
         frontends: planner.services().map(|service| service.frontends.len()).sum(),
         kept: planner.kept(),
         interfaces: interfaces.report(),
+        missing,
+        repairs: watch.repairs().map(|(kind, count)| (kind.name().to_owned(), count)).collect(),
         cgroup: cgroup.display().to_string(),
         translation: translation.report().clone(),
         node_port_addresses: facts.node_port_addresses.iter().map(ToString::to_string).collect(),

@@ -14,12 +14,16 @@ impl Daemon {
             return;
         }
         let outcome = if on {
-            attach::egress(&mut self.objects, &self.pins, &self.cgroup_dir)
+            attach::egress(&mut self.objects, &self.pins, &self.cgroup_dir).map(Some)
         } else {
-            attach::detach_egress(&self.pins)
+            attach::detach_egress(&self.pins).map(|()| None)
         };
         match outcome {
-            Ok(()) => self.guarded = Some(on),
+            Ok(attached) => {
+                self.watch.egress = attached;
+                self.guarded = Some(on);
+                self.hold_attachments();
+            }
             Err(error) => warn!(reason = chain(&error), on, "cannot guard sockets by their source ranges"),
         }
     }
@@ -40,9 +44,8 @@ impl Daemon {
         }
     }
 
-    /// Mends attachments and kernel settings that somebody removed or changed.
+    /// Attaches what could not be attached before, and mends kernel settings that somebody changed.
     pub(super) fn settle_in(&mut self) {
-        self.interfaces.forget_detached(&self.pins);
         self.attach();
         let maps = &self.reconciler.kernel().maps;
         let fast = self.options.fast_path.anywhere() && self.objects.fast().is_ok();
@@ -57,11 +60,14 @@ impl Daemon {
         if let Err(error) = attach.and_then(|()| self.record_qdiscs()) {
             warn!(reason = text::line(format!("{error:#}")), "cannot attach");
         }
+        self.hold_attachments();
         self.interfaces.link_up(&self.reconciler.kernel().maps.forwarding, &self.snapshot);
     }
 
     pub(super) fn record_qdiscs(&mut self) -> anyhow::Result<()> {
-        settings::record_qdiscs(&self.reconciler.kernel().maps, self.interfaces.take_new_qdiscs())
+        let maps = &self.reconciler.kernel().maps;
+        settings::rename_qdiscs(maps, self.interfaces.take_renamed())?;
+        settings::record_qdiscs(maps, self.interfaces.take_new_qdiscs())
     }
 
     /// Forgets what was forwarded for service ports that are gone.

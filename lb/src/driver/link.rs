@@ -7,6 +7,7 @@ use std::io;
 
 use futures::{StreamExt, TryStreamExt};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
+use nix::net::if_::if_indextoname;
 use rtnetlink::{
     MulticastGroup,
     packet_route::{
@@ -57,6 +58,14 @@ pub enum Error {
 
 /// Kinds whose `IFLA_LINK` is the other end, not an interface below.
 const PAIRS: [InfoKind; 3] = [InfoKind::Veth, InfoKind::Netkit, InfoKind::Vxcan];
+
+/// The name of an interface in the network namespace of the calling thread; none if there is no such interface.
+#[must_use]
+pub fn name(index: u32) -> Option<String> {
+    let name = if_indextoname(index).ok()?.to_string_lossy().into_owned();
+    // nix 0.31 takes the C function's null pointer for an empty name.
+    Some(name).filter(|name| !name.is_empty())
+}
 
 /// The connection.
 #[derive(Clone, Debug)]
@@ -288,4 +297,15 @@ fn outgoing(route: &RouteMessage) -> Vec<u32> {
         }
     }
     indexes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name;
+
+    #[test]
+    fn an_interface_that_is_not_there_has_no_name() {
+        assert_eq!(name(1).as_deref(), Some("lo"));
+        assert_eq!(name(u32::MAX >> 1), None);
+    }
 }

@@ -5,12 +5,15 @@
 //! <pin dir>/links/xdp-native-eth0 ...       attachments; removing one detaches its program
 //! <pin dir>/saved                           what the host looked like before us
 //! ```
+//!
+//! A BPF filesystem refuses names with a dot, and interfaces may have one. So in the name of a pin a dot of the interface's
+//! name is written `%2e`, and a percent sign `%25`: `tcx-eth0%2e100` is of `eth0.100`. See [`escape`].
 
 use std::{
     ffi::OsString,
     fs::{self, File},
     io,
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -31,6 +34,18 @@ pub const DEFAULT: &str = "/sys/fs/bpf/portico";
 
 /// What the name of a directory of maps begins with; the version of their layout follows.
 const LAYOUT: &str = "maps-v";
+
+/// The name of an interface as it stands in the name of a pin.
+#[must_use]
+pub fn escape(interface: &str) -> String {
+    interface.replace('%', "%25").replace('.', "%2e")
+}
+
+/// The name of the interface that was written so.
+#[must_use]
+pub fn unescape(pinned: &str) -> String {
+    pinned.replace("%2e", ".").replace("%25", "%")
+}
 
 /// Why the pin directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -98,10 +113,34 @@ impl PinDir {
             }
             None => return Err(Error::NotBpfFs { path: name.to_owned() }),
         };
-        for dir in [found.maps(), found.links()] {
-            fs::create_dir_all(&dir).map_err(|source| Error::Io { op: "create", path: dir, source })?;
-        }
+        found.make()?;
         Ok(found)
+    }
+
+    /// Makes the directories for maps and attachments, unless they are there.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be made.
+    pub fn make(&self) -> Result<(), Error> {
+        [self.maps(), self.links()].into_iter().try_for_each(|dir| {
+            fs::create_dir_all(&dir).map_err(|source| Error::Io { op: "create", path: dir, source })
+        })
+    }
+
+    /// Which directory it is now; none if there is none.
+    #[must_use]
+    pub fn node(&self) -> Option<Node> {
+        Node::of(&self.path)
+    }
+
+    /// Names of all pinned maps of the layout that this version knows.
+    ///
+    /// # Errors
+    ///
+    /// The directory exists but cannot be read.
+    pub fn map_names(&self) -> Result<Vec<String>, Error> {
+        names(self.maps())
     }
 
     /// The directory as the user named it.
@@ -134,16 +173,7 @@ impl PinDir {
     ///
     /// The directory exists but cannot be read.
     pub fn link_names(&self) -> Result<Vec<String>, Error> {
-        let path = self.links();
-        let entries = match fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(Error::Io { op: "list", path, source }),
-        };
-        let mut names: Vec<String> =
-            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.sort();
-        Ok(names)
+        names(self.links())
     }
 
     /// Whether a daemon has pinned anything here, of whatever version.
@@ -216,6 +246,34 @@ pub struct Lock {
     _lock: Flock<File>,
 }
 
+/// Tells a file, or directory, from another that has its name later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node {
+    device: u64,
+    inode: u64,
+}
+
+impl Node {
+    /// What has this name now.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let found = fs::symlink_metadata(path).ok()?;
+        Some(Self { device: found.dev(), inode: found.ino() })
+    }
+}
+
+fn names(path: PathBuf) -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::Io { op: "list", path, source }),
+    };
+    let mut names: Vec<String> =
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    Ok(names)
+}
+
 fn existing_ancestor(path: &Path) -> &Path {
     path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path)
 }
@@ -239,4 +297,34 @@ fn mount_bpffs(at: &Path) -> Result<(), Errno> {
         mount(Some("bpf"), at.as_os_str(), Some("bpf"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, none)
     });
     worker.join().unwrap_or(Err(Errno::EIO))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn pins_of_interfaces_have_no_dots() {
+        for (interface, pinned) in [
+            ("eth0", "eth0"),
+            ("eth0.100", "eth0%2e100"),
+            ("flannel.1", "flannel%2e1"),
+            ("a%2eb", "a%252eb"),
+            ("100%.", "100%25%2e"),
+            ("%", "%25"),
+        ] {
+            assert_eq!(escape(interface), pinned);
+            assert_eq!(unescape(pinned), interface);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn names_of_interfaces_come_back(name in "[a-z%.25e]{1,15}") {
+            prop_assert!(!escape(&name).contains('.'));
+            prop_assert_eq!(unescape(&escape(&name)), name);
+        }
+    }
 }

@@ -1,5 +1,5 @@
 //! The few uses of bpf(2) that aya has no call for: updates in batches, ids of inner maps, values mapped into memory, and
-//! links that a former process pinned.
+//! links and maps that are pinned.
 
 use std::{
     ffi::CString,
@@ -12,7 +12,7 @@ use std::{
 };
 
 use aya::Pod;
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info};
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
     // SAFETY: `attr` is a whole `union bpf_attr`; pointers in it are valid for the call by its callers below.
@@ -50,8 +50,26 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
 }
 
-/// The interface of an XDP or TCX link, zero if it is gone; and the program's id.
-pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+/// Pins an object where nothing is.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = zeroed();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    attr.__bindgen_anon_4.bpf_fd = object.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
+/// What the kernel says of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkInfo {
+    /// The program's id.
+    pub(super) program: u32,
+    /// Index of the interface, or id of the cgroup; zero when it is detached.
+    pub(super) place: u64,
+}
+
+/// Of an XDP, TCX or cgroup link.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // SAFETY: a structure of plain integers.
     let mut info: bpf_link_info = unsafe { mem::zeroed() };
     let mut attr = zeroed();
@@ -59,9 +77,25 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     attr.info.info_len = size_of::<bpf_link_info>() as u32;
     attr.info.info = &raw mut info as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    // SAFETY: XDP and TCX keep the interface index as the first member of their part of the union.
-    let interface = unsafe { info.__bindgen_anon_1.xdp.ifindex };
-    Ok((interface, info.prog_id))
+    let place = if info.type_ == bpf_link_type::BPF_LINK_TYPE_CGROUP as u32 {
+        // SAFETY: the part of the union of a cgroup's link.
+        unsafe { info.__bindgen_anon_1.cgroup.cgroup_id }
+    } else {
+        // SAFETY: XDP and TCX keep the interface index as the first member of their part of the union.
+        unsafe { info.__bindgen_anon_1.xdp.ifindex }.into()
+    };
+    Ok(LinkInfo { program: info.prog_id, place })
+}
+
+/// The id of a map or of a link: in what the kernel says of either it is the second number.
+pub(super) fn object_id(object: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = [0_u32; 2];
+    let mut attr = zeroed();
+    attr.info.bpf_fd = object.as_raw_fd() as u32;
+    attr.info.info_len = size_of_val(&info) as u32;
+    attr.info.info = info.as_mut_ptr() as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info[1])
 }
 
 /// The word under a word; none if there is none. Of a map of maps it is the inner map's id.

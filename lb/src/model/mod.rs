@@ -2,6 +2,7 @@
 //! in types that cannot hold nonsense, changes to it, and the interfaces of the host.
 
 pub mod address;
+pub mod attachment;
 pub mod change;
 mod endpoint;
 mod family;

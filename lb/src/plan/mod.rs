@@ -17,6 +17,7 @@
 //!
 //! **Units.** Time is a [`std::time::Duration`] since an arbitrary start that the caller picks.
 
+pub mod attachments;
 pub mod delta;
 pub mod desired;
 pub mod eligible;

@@ -11,7 +11,8 @@ pub(crate) use ask::{address, owner, query};
 pub(crate) use connections::ConnectionRow;
 pub use guards::GuardReport;
 pub use report::{
-    CounterReport, InterfaceReport, Report, SwitchReport, SysctlReport, Translations, Trouble, XdpReport,
+    CounterReport, InterfaceReport, MissingReport, Report, SwitchReport, SysctlReport, Translations, Trouble,
+    XdpReport,
 };
 pub(crate) use rows::{BackendRow, CounterRow, ServiceRow, ShareRow, SocketRow};
 pub use traffic::TrafficReport;

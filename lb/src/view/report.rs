@@ -1,5 +1,7 @@
 //! What the daemon says of itself: `portico status` shows it, and the metrics.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{guards::GuardReport, traffic::TrafficReport};
@@ -41,6 +43,13 @@ pub struct Report {
     pub kept: usize,
     /// Interfaces and what runs on them.
     pub interfaces: Vec<InterfaceReport>,
+    /// What was attached or pinned and is not, because it could not be put back; and named interfaces on which nothing
+    /// runs.
+    #[serde(default)]
+    pub missing: Vec<MissingReport>,
+    /// How often something of ours was put back, by kind.
+    #[serde(default)]
+    pub repairs: BTreeMap<String, u64>,
     /// The cgroup whose sockets are translated.
     pub cgroup: String,
     /// Translation by the kernel.
@@ -82,6 +91,18 @@ pub struct InterfaceReport {
     /// Whether XDP drops what may not open a connection.
     #[serde(default)]
     pub guard: SwitchReport,
+    /// The name that the user gave, if the interface is called otherwise now.
+    #[serde(default)]
+    pub named: Option<String>,
+}
+
+/// Something of ours that is missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingReport {
+    /// What.
+    pub what: String,
+    /// Why it is not there.
+    pub reason: String,
 }
 
 /// Something that XDP does or does not do on an interface.

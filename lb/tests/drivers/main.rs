@@ -10,6 +10,9 @@ mod conntrack;
 mod diag;
 mod fragments;
 mod link;
+#[path = "../support/meddle.rs"]
+#[expect(dead_code, clippy::panic, reason = "the flows use more of it; tests fail by panicking")]
+mod meddle;
 mod netns;
 mod nft;
 mod probe;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::{XdpMode, eventually, eventually_ok};
+use lab::{XdpMode, eventually_ok};
 
 use crate::scene::{Scene, outside, root};
 
@@ -47,22 +47,6 @@ fn rules_changed_by_hand_are_repaired() {
             outside().try_for_each(|to| impatient.tcp_once(to).and(impatient.udp_once(to, 10)).map(drop))
         })
         .unwrap_or_else(|e| panic!("{damage:?}: {e}"));
-    }
-    scene.finish();
-}
-
-#[test]
-fn detached_programs_are_attached_again() {
-    root();
-    let scene = Scene::with_two_backends(XdpMode::Native);
-    let impatient = scene.client().with_timeout(Duration::from_millis(200));
-    for name in ["tcx-eth0", "xdp-native-eth0"] {
-        let pin = scene.bpffs().join("portico/links").join(name);
-        std::fs::remove_file(&pin).unwrap();
-        eventually("the program is back", 2 * REPAIR, || pin.exists().then_some(())).unwrap();
-    }
-    for to in outside() {
-        eventually_ok("served", REPAIR, || impatient.tcp_once(to).map(drop)).unwrap();
     }
     scene.finish();
 }

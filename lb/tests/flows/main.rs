@@ -7,6 +7,7 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod adoption;
+mod attachments;
 mod endpoints;
 mod errors;
 mod explain;
@@ -17,6 +18,8 @@ mod guard;
 mod health;
 mod log;
 mod manifests;
+#[path = "../support/meddle.rs"]
+mod meddle;
 mod policy;
 mod removal;
 mod scene;

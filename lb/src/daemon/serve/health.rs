@@ -36,7 +36,7 @@ impl Moment {
 pub(super) struct Health {
     state: Mutex<State>,
     node_eligible: AtomicBool,
-    /// For how long a change may wait.
+    /// For how long a change may wait, or something may be missing.
     patience: Duration,
 }
 
@@ -46,6 +46,8 @@ struct State {
     updated: Option<Moment>,
     /// The first change since.
     queued: Option<Instant>,
+    /// Since when something of ours has been missing.
+    missing: Option<Instant>,
 }
 
 impl Health {
@@ -60,7 +62,14 @@ impl Health {
 
     /// All is written.
     pub(super) fn updated(&self, now: Moment) {
-        *self.state() = State { updated: Some(now), queued: None };
+        let mut state = self.state();
+        *state = State { updated: Some(now), queued: None, ..*state };
+    }
+
+    /// An attachment, a pin or a named interface is missing, or none is.
+    pub(super) fn missing(&self, missing: bool, now: Moment) {
+        let mut state = self.state();
+        state.missing = missing.then(|| state.missing.unwrap_or(now.instant));
     }
 
     /// Whether load balancers may send traffic to this node.
@@ -78,9 +87,11 @@ impl Health {
         render(self.view(Moment::now()), Some(self.node_eligible.load(Ordering::Relaxed)))
     }
 
-    /// The answer at `/livez`, for which the node does not matter.
+    /// The answer at `/livez`, for which the node does not matter; nor does what is missing, since a restart would not
+    /// bring it back.
     pub(super) fn livez(&self) -> (StatusCode, String) {
-        render(self.view(Moment::now()), None)
+        let state = State { missing: None, ..*self.state() };
+        render(view(state, Moment::now(), self.patience), None)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -100,8 +111,11 @@ struct View {
 }
 
 /// Healthy while it starts up: its first round may take long, and a restart would not make it shorter.
-fn view(State { updated, queued }: State, now: Moment, patience: Duration) -> View {
-    let late = queued.is_some_and(|since| now.instant.saturating_duration_since(since) >= patience);
+fn view(State { updated, queued, missing }: State, now: Moment, patience: Duration) -> View {
+    let late = [queued, missing]
+        .into_iter()
+        .flatten()
+        .any(|since| now.instant.saturating_duration_since(since) >= patience);
     View { updated: updated.map(|at| at.wall), now: now.wall, healthy: updated.is_none() || !late }
 }
 
@@ -153,6 +167,7 @@ mod tests {
         State {
             updated: updated.map(|s| at(start, s)),
             queued: queued.map(|s| start + Duration::from_secs(s)),
+            missing: None,
         }
     }
 
@@ -188,6 +203,20 @@ mod tests {
         health.queued(at(start, 60));
         assert!(healthy(69) && !healthy(70));
         health.updated(at(start, 71));
+        assert!(healthy(1_000));
+    }
+
+    #[test]
+    fn what_is_missing_for_long_is_unhealthy_whatever_is_written() {
+        let start = Instant::now();
+        let health = Health::new(PATIENCE);
+        let healthy = |seconds| health.view(at(start, seconds)).healthy;
+        health.updated(at(start, 0));
+        health.missing(true, at(start, 10));
+        health.missing(true, at(start, 60));
+        health.updated(at(start, 65));
+        assert!(healthy(69) && !healthy(70));
+        health.missing(false, at(start, 71));
         assert!(healthy(1_000));
     }
 

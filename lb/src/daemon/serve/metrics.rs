@@ -316,6 +316,18 @@ fn of(report: &Report) -> Registry {
     registry.register("log_lines_lost", "Lines of the log that standard error did not take", lost);
     registry.register("nft_repairs", "Times the nft table had to be mended", repairs);
 
+    let repairs = Counters::default();
+    for (kind, count) in &report.repairs {
+        repairs.get_or_create(&vec![("kind", kind.clone())]).inc_by(*count);
+    }
+    let help = "Times an attachment or a pin was taken away by somebody and put back";
+    registry.register("repairs", help, repairs);
+    registry.register(
+        "missing",
+        "Attachments, pins and named interfaces that are missing and could not be put back",
+        gauge(report.missing.len()),
+    );
+
     let translation = Family::<Labels, Gauge>::default();
     for (family, state) in [("ipv4", &report.translation.ipv4), ("ipv6", &report.translation.ipv6)] {
         let labels = vec![("family", family.to_owned())];

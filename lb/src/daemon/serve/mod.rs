@@ -223,6 +223,11 @@ impl Serving {
         }
     }
 
+    /// Tells whether something of ours is missing and could not be put back.
+    pub(super) fn missing(&self, missing: bool) {
+        self.health.missing(missing, Moment::now());
+    }
+
     /// Tells if the kernel turns out not to translate.
     pub(super) fn translation(&mut self, now: &Translations) {
         if self.translation == *now {

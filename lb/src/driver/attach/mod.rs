@@ -3,17 +3,23 @@
 //! Every attachment that is a BPF link is pinned, its name saying what it is (`xdp-native-eth0`, `tcx-eth0`,
 //! `cgroup-connect4`), so that it outlives the daemon and the next one replaces its program in place. Where the
 //! kernel has no TCX (before Linux 6.6), a filter on the clsact qdisc stands in, found by its fixed priority and handle.
+//! While the daemon runs it holds links and maps open besides ([`Held`]): what loses its pin then goes on, and can be
+//! pinned again.
 
+mod filter;
+mod held;
+mod names;
 mod sockets;
 mod tc;
 mod xdp;
 
-pub use sockets::{detach_egress, egress, sockets};
-pub use tc::{TcAttached, TcMode, detach_tc, tc};
-pub use xdp::{XdpMode, XdpTask, detach_xdp, xdp};
+pub use held::{Held, look, unpin};
+pub use names::follow_names;
+pub use sockets::{detach_egress, egress, egress_left, socket, sockets};
+pub use tc::{TcAttached, TcMode, detach_tc, tc, tcx_pin};
+pub use xdp::{XdpMode, XdpTask, detach_xdp, xdp, xdp_pin};
 
 use std::{
-    fs,
     io::{self, ErrorKind},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -23,11 +29,9 @@ use aya::programs::{ProgramError, links::FdLink};
 
 use super::{
     objects,
-    pins::{self, PinDir},
+    pins::{self, PinDir, unescape},
     sys,
 };
-use tc::tcx_pin;
-use xdp::xdp_pin;
 
 /// Why something could not be attached.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +49,16 @@ pub enum Error {
     Pin { pin: PathBuf, source: aya::pin::PinError },
     #[error("cannot read the attachment {pin}")]
     Read { pin: PathBuf, source: io::Error },
+    #[error("cannot pin {pin} again")]
+    PinAgain { pin: PathBuf, source: io::Error },
     #[error("cannot remove the attachment {pin}")]
     Unpin { pin: PathBuf, source: io::Error },
+    #[error("cannot look at the cgroup")]
+    Cgroup(#[source] io::Error),
+    #[error("cannot remove the tc filter of {interface}")]
+    Filter { interface: String, source: ProgramError },
+    #[error("there is no attachment of this name: {0}")]
+    Unknown(String),
 }
 
 /// What is attached, as the pins tell it.
@@ -68,19 +80,27 @@ pub struct Attached {
 pub fn attached(pins: &PinDir) -> Result<Attached, pins::Error> {
     let mut attached = Attached::default();
     for name in pins.link_names()? {
-        let mode = XdpMode::ALL.into_iter().find_map(|mode| {
-            name.strip_prefix(&format!("xdp-{mode}-")).map(|interface| (interface.to_owned(), mode))
-        });
-        if let Some(xdp) = mode {
-            attached.xdp.push(xdp);
-        } else if let Some(interface) = name.strip_prefix("tcx-") {
-            attached.tcx.push(interface.to_owned());
-        } else if let Some(hook) = name.strip_prefix("cgroup-") {
+        if let Some((interface, mode)) = xdp_of(&name) {
+            attached.xdp.push((interface, mode));
+        } else if let Some(interface) = name.strip_prefix(TCX) {
+            attached.tcx.push(unescape(interface));
+        } else if let Some(hook) = name.strip_prefix(CGROUP) {
             attached.sockets.push(hook.to_owned());
         }
     }
     Ok(attached)
 }
+
+/// Interface and mode, if this is the name of a pin of XDP.
+fn xdp_of(pin: &str) -> Option<(String, XdpMode)> {
+    XdpMode::ALL.into_iter().find_map(|mode| {
+        pin.strip_prefix(&format!("xdp-{mode}-")).map(|interface| (unescape(interface), mode))
+    })
+}
+
+/// What names of pins begin with.
+const TCX: &str = "tcx-";
+const CGROUP: &str = "cgroup-";
 
 /// As [`attached`], without what the kernel or somebody else has detached since.
 ///
@@ -90,12 +110,11 @@ pub fn attached(pins: &PinDir) -> Result<Attached, pins::Error> {
 pub fn attached_now(pins: &PinDir) -> Result<Attached, pins::Error> {
     let mut attached = attached(pins)?;
     let live = |pin: &Path| {
-        sys::open_pin(pin)
-            .and_then(|link| sys::link_info(link.as_fd()))
-            .is_ok_and(|(interface, _)| interface != 0)
+        sys::open_pin(pin).and_then(|link| sys::link_info(link.as_fd())).is_ok_and(|info| info.place != 0)
     };
-    attached.xdp.retain(|(interface, mode)| live(&xdp_pin(pins, interface, *mode)));
-    attached.tcx.retain(|interface| live(&tcx_pin(pins, interface)));
+    attached.xdp.retain(|(interface, mode)| live(&pins.links().join(xdp_pin(interface, *mode))));
+    attached.tcx.retain(|interface| live(&pins.links().join(tcx_pin(interface))));
+    attached.sockets.retain(|hook| live(&pins.links().join(format!("{CGROUP}{hook}"))));
     Ok(attached)
 }
 
@@ -105,10 +124,10 @@ pub fn attached_now(pins: &PinDir) -> Result<Attached, pins::Error> {
 ///
 /// The pins cannot be listed, or a link cannot be asked.
 pub fn is_on_interfaces(pins: &PinDir) -> Result<bool, Error> {
-    for name in pins.link_names()?.iter().filter(|name| !name.starts_with("cgroup-")) {
+    for name in pins.link_names()?.iter().filter(|name| !name.starts_with(CGROUP)) {
         let pin = pins.links().join(name);
-        let index = sys::open_pin(&pin).and_then(|link| sys::link_info(link.as_fd()));
-        if index.map_err(|source| Error::Read { pin, source })?.0 != 0 {
+        let info = sys::open_pin(&pin).and_then(|link| sys::link_info(link.as_fd()));
+        if info.map_err(|source| Error::Read { pin, source })?.place != 0 {
             return Ok(true);
         }
     }
@@ -124,17 +143,16 @@ pub fn detach_pinned(pins: &PinDir) -> Result<(), Error> {
     pins.link_names()?.iter().try_for_each(|name| remove(&pins.links().join(name)))
 }
 
-/// Puts the program into the pinned link; false if there is none, or it is for another interface than `index` and has
-/// been removed.
-fn replace(pin: &Path, program: &aya::programs::ProgramFd, index: Option<u32>) -> Result<bool, Error> {
+/// Puts the program into the pinned link; false if there is none, or it is for another interface or cgroup than `place`,
+/// or detached, and has been removed.
+fn replace(pin: &Path, program: &aya::programs::ProgramFd, place: u64) -> Result<bool, Error> {
     let failed = |source| Error::Replace { pin: pin.to_owned(), source };
     let link = match sys::open_pin(pin) {
         Ok(link) => link,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         Err(source) => return Err(failed(source)),
     };
-    let (interface, _) = sys::link_info(link.as_fd()).map_err(failed)?;
-    if index.is_some_and(|index| index != interface) {
+    if sys::link_info(link.as_fd()).map_err(failed)?.place != place {
         remove(pin)?;
         return Ok(false);
     }
@@ -153,12 +171,7 @@ fn remove(pin: &Path) -> Result<(), Error> {
         // Fails where the interface is gone and the link with it.
         let _ = sys::detach_link(link.as_fd());
     }
-    match fs::remove_file(pin) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(Error::Unpin { pin: pin.to_owned(), source: error })
-        }
-        _ => Ok(()),
-    }
+    unpin(pin)
 }
 
 /// aya falls back to netlink where `bpf_link_create` is refused; such an attachment would die with the process.

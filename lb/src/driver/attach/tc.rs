@@ -1,6 +1,6 @@
 //! The classifier on the ingress of interfaces.
 
-use std::{fmt, path::PathBuf};
+use std::fmt;
 
 use aya::programs::{
     ProgramError, SchedClassifier, TcAttachType,
@@ -8,10 +8,13 @@ use aya::programs::{
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
 };
 
-use super::{Error, not_pinnable, pin_link, remove, replace};
-use crate::driver::{
-    objects::{Objects, TC_PROGRAMS},
-    pins::PinDir,
+use super::{Error, TCX, filter, not_pinnable, pin_link, remove, replace};
+use crate::{
+    driver::{
+        objects::{Objects, TC_PROGRAMS},
+        pins::{PinDir, escape},
+    },
+    model::attachment::{Attachment, Hook},
 };
 
 /// How tc runs on an interface.
@@ -32,13 +35,17 @@ impl fmt::Display for TcMode {
     }
 }
 
-pub(super) fn tcx_pin(pins: &PinDir, interface: &str) -> PathBuf {
-    pins.links().join(format!("tcx-{interface}"))
+/// Name of the pin.
+#[must_use]
+pub fn tcx_pin(interface: &str) -> String {
+    format!("{TCX}{}", escape(interface))
 }
 
 /// What attaching the classifier took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcAttached {
+    /// The attachment.
+    pub attachment: Attachment,
     /// The interface had no clsact qdisc and has one now.
     pub new_qdisc: bool,
 }
@@ -59,44 +66,63 @@ pub fn tc(
     let name = TC_PROGRAMS[usize::from(!ethernet)];
     let program = objects.tc(name)?;
     let attach = |source| Error::Attach { program: name, target: interface.to_owned(), source };
+    let id = program.info().map_err(attach)?.id();
+    let attachment =
+        |hook, pin| Attachment { hook, target: interface.to_owned(), place: index.into(), program: id, pin };
     match mode {
         TcMode::Tcx => {
-            let pin = tcx_pin(pins, interface);
-            if replace(&pin, program.fd().map_err(attach)?, Some(index))? {
-                return Ok(TcAttached::default());
+            let pin = tcx_pin(interface);
+            let attachment = attachment(Hook::Tcx, Some(pin.clone()));
+            let pin = pins.links().join(pin);
+            if !replace(&pin, program.fd().map_err(attach)?, index.into())? {
+                let options = TcAttachOptions::TcxOrder(Default::default());
+                let link = program
+                    .attach_with_options(interface, TcAttachType::Ingress, options)
+                    .and_then(|id| program.take_link(id))
+                    .and_then(|link| FdLink::try_from(link).map_err(|_| not_pinnable()))
+                    .map_err(attach)?;
+                pin_link(link, pin)?;
             }
-            let options = TcAttachOptions::TcxOrder(Default::default());
-            let link = program
-                .attach_with_options(interface, TcAttachType::Ingress, options)
-                .and_then(|id| program.take_link(id))
-                .and_then(|link| FdLink::try_from(link).map_err(|_| not_pinnable()))
-                .map_err(attach)?;
-            pin_link(link, pin).map(|()| TcAttached::default())
+            // Of a process that could not attach so, if there is one.
+            detach_filter(interface, index)?;
+            Ok(TcAttached { attachment, new_qdisc: false })
         }
-        TcMode::Clsact => clsact(program, interface).map_err(attach),
+        TcMode::Clsact => {
+            let new_qdisc = clsact(program, interface).map_err(attach)?;
+            Ok(TcAttached { attachment: attachment(Hook::Clsact, None), new_qdisc })
+        }
     }
 }
 
-/// The priority is ours by custom only, so it is one that nobody takes by chance.
-const CLSACT_PRIORITY: u16 = 0x5074;
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
 
 fn clsact_link(interface: &str) -> Result<SchedClassifierLink, ProgramError> {
-    SchedClassifierLink::attached(interface, TcAttachType::Ingress, CLSACT_PRIORITY, CLSACT_HANDLE, None)
+    SchedClassifierLink::attached(interface, TcAttachType::Ingress, filter::PRIORITY, CLSACT_HANDLE, None)
         .map_err(ProgramError::IOError)
 }
 
-fn clsact(program: &mut SchedClassifier, interface: &str) -> Result<TcAttached, ProgramError> {
+/// Attaches the filter; whether it took a new qdisc.
+fn clsact(program: &mut SchedClassifier, interface: &str) -> Result<bool, ProgramError> {
     // Fails where the qdisc is there already; if it failed for another reason, the attachment below fails as well.
     let new_qdisc = qdisc_add_clsact(interface).is_ok();
     let replaced = clsact_link(interface).and_then(|link| program.attach_to_link(link));
     let id = replaced.or_else(|_| {
-        let options = NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE, classid: None };
+        let options = NlOptions { priority: filter::PRIORITY, handle: CLSACT_HANDLE, classid: None };
         program.attach_with_options(interface, TcAttachType::Ingress, TcAttachOptions::Netlink(options))
     })?;
     // Dropping the link would remove the filter, which shall outlive this process.
     std::mem::forget(program.take_link(id)?);
-    Ok(TcAttached { new_qdisc })
+    Ok(new_qdisc)
+}
+
+/// Removes our filter, if there is one.
+fn detach_filter(interface: &str, index: u32) -> Result<(), Error> {
+    let failed = |source| Error::Filter { interface: interface.to_owned(), source };
+    // A kernel without clsact has none.
+    if !matches!(filter::program(index), Ok(Some(_))) {
+        return Ok(());
+    }
+    clsact_link(interface).and_then(aya::programs::links::Link::detach).map_err(failed)
 }
 
 /// Detaches the classifier from an interface.
@@ -109,5 +135,5 @@ pub fn detach_tc(pins: &PinDir, interface: &str) -> Result<(), Error> {
         // Fails where there is no such filter, which is what is wanted.
         let _ = aya::programs::links::Link::detach(link);
     }
-    remove(&tcx_pin(pins, interface))
+    remove(&pins.links().join(tcx_pin(interface)))
 }

@@ -1,16 +1,16 @@
 //! XDP on interfaces.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::fmt;
 
 use aya::programs::{XdpMode as AyaXdpMode, links::FdLink};
 
 use super::{Error, not_pinnable, pin_link, remove, replace};
-use crate::driver::{
-    objects::{FAST_PROGRAMS, GUARD_PROGRAMS, Objects, XDP_PROGRAMS},
-    pins::PinDir,
+use crate::{
+    driver::{
+        objects::{FAST_PROGRAMS, GUARD_PROGRAMS, Objects, XDP_PROGRAMS},
+        pins::{PinDir, escape},
+    },
+    model::attachment::{Attachment, Hook},
 };
 
 /// How XDP runs on an interface.
@@ -76,40 +76,48 @@ pub fn xdp(
     index: u32,
     mode: XdpMode,
     task: XdpTask,
-) -> Result<(), Error> {
+) -> Result<Attachment, Error> {
     for other in XdpMode::ALL.into_iter().filter(|other| *other != mode) {
-        remove(&xdp_pin(pins, interface, other))?;
+        remove(&pins.links().join(xdp_pin(interface, other)))?;
     }
-    let pin = xdp_pin(pins, interface, mode);
     let [plain, frags] = task.programs();
-    let first = attach_xdp(objects, &pin, interface, index, mode, plain);
+    let first = attach_xdp(objects, pins, interface, index, mode, plain);
     match mode {
         // Drivers refuse the plain program for an MTU beyond one buffer.
         XdpMode::Native => first
-            .or_else(|refused| attach_xdp(objects, &pin, interface, index, mode, frags).map_err(|_| refused)),
+            .or_else(|refused| attach_xdp(objects, pins, interface, index, mode, frags).map_err(|_| refused)),
         XdpMode::Generic => first,
     }
 }
 
 fn attach_xdp(
     objects: &mut Objects,
-    pin: &Path,
+    pins: &PinDir,
     interface: &str,
     index: u32,
     mode: XdpMode,
     name: &'static str,
-) -> Result<(), Error> {
+) -> Result<Attachment, Error> {
     let program = objects.xdp(name)?;
     let attach = |source| Error::Attach { program: name, target: interface.to_owned(), source };
-    if replace(pin, program.fd().map_err(attach)?, Some(index))? {
-        return Ok(());
+    let pin = xdp_pin(interface, mode);
+    let attachment = Attachment {
+        hook: Hook::Xdp,
+        target: interface.to_owned(),
+        place: index.into(),
+        program: program.info().map_err(attach)?.id(),
+        pin: Some(pin.clone()),
+    };
+    let pin = pins.links().join(pin);
+    if replace(&pin, program.fd().map_err(attach)?, index.into())? {
+        return Ok(attachment);
     }
     let link = program
         .attach_to_if_index(index, mode.aya())
         .and_then(|id| program.take_link(id))
         .and_then(|link| FdLink::try_from(link).map_err(|_| not_pinnable()))
         .map_err(attach)?;
-    pin_link(link, pin.to_owned())
+    pin_link(link, pin).map(|()| attachment)
 }
 
 /// Detaches XDP from an interface, whatever its mode.
@@ -118,9 +126,11 @@ fn attach_xdp(
 ///
 /// A pin cannot be removed.
 pub fn detach_xdp(pins: &PinDir, interface: &str) -> Result<(), Error> {
-    XdpMode::ALL.into_iter().try_for_each(|mode| remove(&xdp_pin(pins, interface, mode)))
+    XdpMode::ALL.into_iter().try_for_each(|mode| remove(&pins.links().join(xdp_pin(interface, mode))))
 }
 
-pub(super) fn xdp_pin(pins: &PinDir, interface: &str, mode: XdpMode) -> PathBuf {
-    pins.links().join(format!("xdp-{mode}-{interface}"))
+/// Name of the pin.
+#[must_use]
+pub fn xdp_pin(interface: &str, mode: XdpMode) -> String {
+    format!("xdp-{mode}-{}", escape(interface))
 }
