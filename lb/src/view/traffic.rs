@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use datapath::abi::{Name, TCP, Traffic, TrafficKey};
-use nix::net::if_::if_indextoname;
 use serde::{Deserialize, Serialize};
 
-use crate::driver::maps::{self, Maps};
+use crate::driver::{
+    link,
+    maps::{self, Maps},
+};
 
 /// What XDP forwarded of established flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,10 +42,7 @@ impl TrafficReport {
         let names: BTreeMap<u32, Name> = maps.services.load()?.into_iter().collect();
         let mut devices: BTreeMap<u32, String> = BTreeMap::new();
         let mut device = |index: u32| {
-            let name = || {
-                if_indextoname(index)
-                    .map_or_else(|_| format!("#{index}"), |name| name.to_string_lossy().into_owned())
-            };
+            let name = || link::name(index).unwrap_or_else(|| format!("#{index}"));
             devices.entry(index).or_insert_with(name).clone()
         };
         let row = |(key, traffic): (TrafficKey, Traffic)| Self {
