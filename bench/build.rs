@@ -36,5 +36,5 @@ fn build() -> Result<(), String> {
         return ebpf::install(&OBJECTS, &dir, &out);
     }
     let root = PathBuf::from(ebpf::var("CARGO_MANIFEST_DIR")?).join("..");
-    ebpf::build(&root, &["Cargo.lock", "bench/ebpf"], &["portico-bench-ebpf"], &OBJECTS, &out)
+    ebpf::build(&root, &["Cargo.lock", "bench/ebpf"], &["portico-bench-ebpf"], &[], &OBJECTS, &out)
 }

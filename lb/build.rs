@@ -24,5 +24,7 @@ fn build() -> Result<(), String> {
         return ebpf::install(&OBJECTS, &dir, &out);
     }
     let root = PathBuf::from(ebpf::var("CARGO_MANIFEST_DIR")?).join("..");
-    ebpf::build(&root, &["Cargo.lock", "xdp", "tc", "sockops"], &PACKAGES, &OBJECTS, &out)
+    let features: &[&str] =
+        if env::var_os("CARGO_FEATURE_NEXT_SCHEMA").is_some() { &["next-schema"] } else { &[] };
+    ebpf::build(&root, &["Cargo.lock", "xdp", "tc", "sockops"], &PACKAGES, features, &OBJECTS, &out)
 }

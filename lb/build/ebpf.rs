@@ -22,12 +22,13 @@ pub(crate) fn finish(result: Result<(), String>) -> ExitCode {
     }
 }
 
-/// Builds packages of the workspace at `root` for eBPF, and puts their binaries, `objects`, into `out`. A change below
-/// one of `sources`, relative to the root, makes cargo ask again.
+/// Builds packages of the workspace at `root` for eBPF, each with these features, and puts their binaries, `objects`, into
+/// `out`. A change below one of `sources`, relative to the root, makes cargo ask again.
 pub(crate) fn build(
     root: &Path,
     sources: &[&str],
     packages: &[&str],
+    features: &[&str],
     objects: &[&str],
     out: &Path,
 ) -> Result<(), String> {
@@ -45,6 +46,11 @@ pub(crate) fn build(
         .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
         .arg(&target_dir)
         .args(packages.iter().flat_map(|name| ["--package", name]))
+        .args(
+            features
+                .iter()
+                .flat_map(|feature| packages.iter().map(move |name| format!("--features={name}/{feature}"))),
+        )
         .env("CARGO_ENCODED_RUSTFLAGS", flags(&var("CARGO_CFG_TARGET_ARCH")?));
     let output =
         cargo.output().map_err(|error| format!("cannot run cargo for the eBPF programs: {error}"))?;

@@ -139,12 +139,12 @@ pub struct Reconciler {
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Reconciler {
-    /// Adopts what the kernel holds.
+    /// Adopts what the kernel holds, and the ids that another version gave to backends, if it serves.
     ///
     /// # Errors
     ///
     /// A map or the table cannot be read, or a thread not be started.
-    pub fn adopt(kernel: Kernel) -> Result<Self, Error> {
+    pub fn adopt(kernel: Kernel, inherited: &[(u32, SocketAddr)]) -> Result<Self, Error> {
         let mut planner = Planner::new();
         let actual = kernel.load()?;
         if !actual.frontends.is_empty() {
@@ -154,8 +154,10 @@ impl Reconciler {
                 "adopting the state of a former process"
             );
         }
-        let waiting = actual.backends.iter().map(|(_, backend)| SocketAddr::from(*backend)).collect();
+        let backends = actual.backends.iter().map(|(_, backend)| SocketAddr::from(*backend));
+        let waiting = backends.chain(inherited.iter().map(|(_, addr)| *addr)).collect();
         planner.adopt(actual, Duration::ZERO);
+        planner.inherit(inherited, Duration::ZERO);
         planner.keep();
         Ok(Self {
             sweeper: Sweeper::start(Arc::clone(&kernel.maps.sockets))?,
@@ -174,6 +176,15 @@ impl Reconciler {
     #[must_use]
     pub fn kernel(&self) -> &Kernel {
         &self.kernel
+    }
+
+    /// See [`Nft::settle`].
+    ///
+    /// # Errors
+    ///
+    /// The table cannot be read or written.
+    pub fn settle_table(&mut self) -> Result<(), Error> {
+        self.kernel.nft.settle().map_err(Into::into)
     }
 
     /// What is planned.

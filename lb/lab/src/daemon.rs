@@ -2,7 +2,7 @@ use std::{
     ffi::OsString,
     io::{BufRead as _, BufReader},
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
@@ -114,6 +114,11 @@ impl Daemon {
         let stderr = Arc::default();
         let (child, reader) = spawn(ns, &options, &stderr)?;
         Ok(Self { ns: ns.clone(), options, child, stderr, reader })
+    }
+
+    /// Has another version of the program started from now on.
+    pub fn set_binary(&mut self, binary: &Path) {
+        binary.clone_into(&mut self.options.binary);
     }
 
     /// Starts it again after [`Daemon::kill`] or [`Daemon::terminate`]; lines on standard error go on accumulating.

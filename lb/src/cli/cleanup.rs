@@ -29,7 +29,7 @@ impl Cleanup {
         let Some(pins) = PinDir::find(&self.pin_dir.pin_dir).filter(PinDir::exists) else {
             let dir = self.pin_dir.pin_dir.display().to_string();
             print(&format!("nothing is pinned in {}", text::clean(&dir)))?;
-            if Nft::new().present().unwrap_or_default() {
+            if Nft::beside(None).and_then(|nft| nft.present()).unwrap_or_default() {
                 bail!(
                     "table inet portico is there, though: use the --pin-dir of its instance, or if that is gone, \
                      `nft delete table inet portico`"

@@ -168,7 +168,7 @@ fn cgroup2() -> Check {
 }
 
 fn nft() -> Check {
-    let outcome = match Nft::new().present() {
+    let outcome = match Nft::beside(None).and_then(|nft| nft.present()) {
         Ok(true) => Ok("answers, table inet portico is there".to_owned()),
         Ok(false) => Ok("answers, no table inet portico".to_owned()),
         Err(error) => Err(crate::error::chain(&error)),

@@ -176,7 +176,7 @@ impl Explain {
         let decision = decide(packet, self.interface_index()?, lookup);
         let mut found = explanation(decision.counter);
         if decision.counter == Counter::Forward {
-            found.backend = lookup.backend(decision.label.0).map(SocketAddr::from);
+            found.backend = decision.label.id().and_then(|id| lookup.backend(id)).map(SocketAddr::from);
             found.masquerade = Some(decision.mark & MASQUERADE_MARK != 0);
         }
         found.label = (decision.label != Label::NONE).then(|| decision.label.to_string());

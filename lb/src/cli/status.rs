@@ -103,7 +103,7 @@ impl DataPath {
             ),
             None => (0, 0, false),
         };
-        let nft_table = match Nft::new().present() {
+        let nft_table = match Nft::beside(None).and_then(|nft| nft.present()) {
             _ if other_namespace => "in another network namespace".to_owned(),
             Ok(true) => "present".to_owned(),
             Ok(false) => "missing or changed".to_owned(),
@@ -184,13 +184,18 @@ fn describe(report: &Report, row: &mut impl FnMut(&str, String)) {
     );
     row("node", report.node.clone());
     row("source", report.source.clone());
-    let sync = match (&report.error, report.synced) {
+    let sync = match (&report.error, report.former_schema) {
         (Some(error), _) => format!("failing: {error}"),
-        (None, true) => format!(
+        (None, Some(former)) => {
+            format!(
+                "no, programs of another version (schema {former}) serve until everything is read and written"
+            )
+        }
+        (None, None) if report.synced => format!(
             "yes, {} entries in {} rounds, the latest took {:.1} ms",
             report.entries, report.rounds, report.latest_round_milliseconds
         ),
-        (None, false) => "waiting for the first list of every kind of object".to_owned(),
+        (None, None) => "waiting for the first list of every kind of object".to_owned(),
     };
     row("in sync", sync);
     row("services", format!("{} ports, {} frontends", report.services, report.frontends));

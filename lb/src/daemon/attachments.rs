@@ -129,7 +129,7 @@ impl Watch {
 }
 
 fn map_pin(pins: &PinDir, name: &str) -> std::path::PathBuf {
-    if name == SAVED { pins.saved() } else { pins.maps().join(name) }
+    if name == SAVED { pins.saved() } else { pins.map(name) }
 }
 
 impl Daemon {
@@ -157,6 +157,13 @@ impl Daemon {
             warn!(reason = format!("{error:#}"), "cannot remember the qdiscs that were made");
         }
         self.serving.missing(!self.missing().is_empty());
+    }
+
+    /// Begins to watch over maps and attachments.
+    pub(super) fn watch_over(&mut self) -> Result<(), pins::Error> {
+        self.watch.begin(&self.pins)?;
+        self.hold_attachments();
+        Ok(())
     }
 
     /// To be called after something was attached.

@@ -45,7 +45,7 @@ async fn remove_from_namespace(pins: &PinDir) -> Vec<anyhow::Result<String>> {
         }
         Err(error) => outcomes.push(Err(error.into())),
     }
-    let removed = Nft::new().remove().map(|()| "removed nft table inet portico".to_owned());
+    let removed = Nft::remove_all().map(|()| "removed nft table inet portico".to_owned());
     outcomes.push(removed.map_err(Into::into));
     outcomes
 }

@@ -11,6 +11,7 @@ mod serve;
 mod settings;
 mod start;
 mod status;
+mod takeover;
 mod tell;
 mod translation;
 mod upkeep;
@@ -54,6 +55,7 @@ use interfaces::Interfaces;
 use serve::{Round, Serving};
 use settings::Settings;
 use status::{Claim, Requests};
+use takeover::Takeover;
 use translation::Watchman;
 
 /// Time between looks at attachments and pins, of which nobody tells: what is taken away is back in twice that.
@@ -151,6 +153,7 @@ struct Daemon {
     serving: Serving,
     started: Instant,
     synced: bool,
+    takeover: Takeover,
 }
 
 impl Daemon {
@@ -161,8 +164,9 @@ impl Daemon {
         tokio::spawn(status::serve(claim, requests.sender()));
         self.serving.ready(&self.options, &requests.sender())?;
         self.serving.translation(self.translation.report());
-        self.watch.begin(&self.pins)?;
-        self.hold_attachments();
+        if self.takeover.former().is_none() {
+            self.watch_over()?;
+        }
         let (mut links_due, mut links_rest) = (None, tokio::time::Instant::now());
         let (mut nft_due, mut nft_rest) = (None, tokio::time::Instant::now());
         let mut terminate = signal(SignalKind::terminate())?;
@@ -199,6 +203,7 @@ impl Daemon {
                     let facts = self.facts();
                     self.reconciler.resume(&self.index, &facts);
                     self.wrote();
+                    self.replace_former();
                 }
                 changed = watched(&mut self.link_watch, |watch| watch.changed()) => {
                     if let Err(error) = changed {
@@ -247,6 +252,8 @@ impl Daemon {
                         self.nft_watch = self.reconciler.kernel().nft.watch().ok();
                         self.translation.alarm();
                     }
+                    self.replace_former();
+                    self.tidy_up();
                     self.settle_in();
                     self.inspect();
                 }
@@ -287,8 +294,7 @@ impl Daemon {
         let facts = self.facts();
         let dirty = std::mem::take(&mut self.dirty);
         let began = Instant::now();
-        let restricts = |service: &Service| !service.source_ranges.is_empty();
-        let guard = self.index.services().any(|(_, service)| restricts(service));
+        let guard = self.restricts();
         // Before the first frontend that needs it, after the last; one that is kept may need it, too.
         if guard {
             self.guard(true);
@@ -315,6 +321,12 @@ impl Daemon {
                 "in sync"
             );
         }
+        self.replace_former();
+    }
+
+    /// Whether some Service may be reached from some sources only.
+    fn restricts(&self) -> bool {
+        self.index.services().any(|(_, service): (_, &Service)| !service.source_ranges.is_empty())
     }
 
     fn wrote(&mut self) {
@@ -344,6 +356,7 @@ impl Daemon {
             pins: &self.pins,
             started: self.started,
             synced: self.synced,
+            former: self.takeover.former(),
             reconciler: &self.reconciler,
             index: &self.index,
             interfaces: &self.interfaces,

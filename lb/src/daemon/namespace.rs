@@ -21,15 +21,21 @@ pub fn describe(saved: &Hash<Text, Text>) -> anyhow::Result<Option<String>> {
     Ok(owner.map(|text| text.as_str().to_owned()).filter(|owner| *owner != own))
 }
 
-/// Makes sure that the pinned state belongs to the calling thread's namespace.
-pub(super) fn claim(maps: &Maps, pins: &PinDir) -> anyhow::Result<()> {
-    if describe(&maps.saved)?.is_some() {
+/// Makes sure that the pinned state, if there is any, belongs to the calling thread's namespace. Nothing is changed.
+pub(super) fn check(pins: &PinDir) -> anyhow::Result<()> {
+    let Ok(saved) = Maps::saved(pins) else { return Ok(()) };
+    if describe(&saved)?.is_some() {
         bail!(
             "the state in {} belongs to another network namespace; choose another --pin-dir, or remove it with \
              `portico cleanup` if that namespace is gone",
             pins.name().display()
         );
     }
+    Ok(())
+}
+
+/// Has the pinned state belong to the calling thread's namespace.
+pub(super) fn claim(maps: &Maps) -> anyhow::Result<()> {
     let own = cookie().context("cannot identify the network namespace")?.to_string();
     maps.saved.put(&[(Text::new(KEY), Text::new(&own))])?;
     Ok(())

@@ -7,12 +7,12 @@ use tracing::warn;
 
 use super::{
     Daemon, attachments::Watch, interfaces::Interfaces, namespace, objects, serve::Serving,
-    settings::Settings, translation::Watchman,
+    settings::Settings, takeover::Takeover, translation::Watchman,
 };
 use crate::{
     config::Options,
     driver::{
-        attach, cgroup,
+        cgroup,
         link::Links,
         maps::Maps,
         nft::Nft,
@@ -41,7 +41,9 @@ impl Daemon {
         )?;
         let (cgroup, cgroup_dir) = cgroup::open(options.cgroup.as_deref())?;
 
-        let nft = Nft::new();
+        namespace::check(&pins)?;
+        let takeover = Takeover::begin(&pins).context("cannot tell which programs serve")?;
+        let nft = Nft::beside(takeover.former()).context("cannot read the nft tables")?;
         let no_synproxy = nft.lacks_synproxy().context("cannot learn what nf_tables can do here")?;
         if let Some(reason) = no_synproxy.filter(|_| options.guard.is_some()) {
             warn!(reason, "no SYN cookies, as the kernel takes no rules with synproxy");
@@ -52,19 +54,18 @@ impl Daemon {
             cookies: no_synproxy.is_none(),
             ..Features::default()
         };
-        let mut objects = Objects::load_with(&pins, features)?;
+        let objects = Objects::load_with(&pins, features)?;
         let maps = Maps::open(&pins)?;
-        namespace::claim(&maps, &pins)?;
+        namespace::claim(&maps)?;
         let nft_watch = Some(nft.watch()?);
         nft.ensure().context("cannot set up the nft table")?;
         let mut settings = Settings::default();
         let fast = options.fast_path.anywhere() && objects.fast().is_ok();
         settings.apply(&maps, &snapshot, &options.conntrack, fast)?;
         let translation = Watchman::new(&nft);
-        let reconciler = Reconciler::adopt(Kernel { maps, nft })?;
-        let sockets = attach::sockets(&mut objects, &pins, &cgroup_dir)
-            .with_context(|| format!("cannot attach the socket hooks to cgroup {}", cgroup.display()))?;
-        let watch = Watch::new(sockets, attach::egress_left(&pins));
+        let inherited =
+            takeover.former().map(|former| nft.load_other(former)).transpose()?.unwrap_or_default();
+        let reconciler = Reconciler::adopt(Kernel { maps, nft }, &inherited)?;
 
         let mut daemon = Self {
             options,
@@ -78,7 +79,7 @@ impl Daemon {
             settings,
             cgroup,
             cgroup_dir,
-            watch,
+            watch: Watch::default(),
             guarded: None,
             index: Index::new(),
             dirty: Dirty::default(),
@@ -88,10 +89,14 @@ impl Daemon {
             serving,
             started: Instant::now(),
             synced: false,
+            takeover,
         };
-        daemon.interfaces.attach(&mut daemon.objects, &daemon.pins, &daemon.snapshot, true)?;
-        daemon.interfaces.link_up(&daemon.reconciler.kernel().maps.forwarding, &daemon.snapshot);
-        daemon.record_qdiscs()?;
+        if daemon.takeover.former().is_none() {
+            daemon.attach_sockets()?;
+            daemon.interfaces.attach(&mut daemon.objects, &daemon.pins, &daemon.snapshot, true)?;
+            daemon.interfaces.link_up(&daemon.reconciler.kernel().maps.forwarding, &daemon.snapshot);
+            daemon.record_qdiscs()?;
+        }
         // Before the first id is given to a service port: another one may have had it in a former process.
         daemon.sweep_traffic();
         Ok(daemon)

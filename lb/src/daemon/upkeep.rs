@@ -10,7 +10,7 @@ use crate::{driver::attach, error::chain, text};
 impl Daemon {
     /// Attaches or detaches what enforces source ranges for sockets.
     pub(super) fn guard(&mut self, on: bool) {
-        if self.guarded == Some(on) {
+        if self.guarded == Some(on) || self.takeover.former().is_some() {
             return;
         }
         let outcome = if on {
@@ -54,8 +54,11 @@ impl Daemon {
         }
     }
 
-    /// Attaches what is not attached; what fails is tried again later.
+    /// Attaches what is not attached, unless programs of another version serve; what fails is tried again later.
     pub(super) fn attach(&mut self) {
+        if self.takeover.former().is_some() {
+            return;
+        }
         let attach = self.interfaces.attach(&mut self.objects, &self.pins, &self.snapshot, false);
         if let Err(error) = attach.and_then(|()| self.record_qdiscs()) {
             warn!(reason = text::line(format!("{error:#}")), "cannot attach");

@@ -170,7 +170,7 @@ pub struct Counters {
 
 impl Counters {
     fn open(pins: &PinDir) -> Result<Self, Error> {
-        let (map, _) = open(pins.maps().join(map::COUNTERS), map::COUNTERS)?;
+        let (map, _) = open(pins.map(map::COUNTERS), map::COUNTERS)?;
         Ok(Self { map: Map::PerCpuArray(map), flows: Flows::open(pins)? })
     }
 
@@ -250,7 +250,7 @@ impl Maps {
     ///
     /// One is missing, or of another kind.
     pub fn open(pins: &PinDir) -> Result<Self, Error> {
-        let pin = |name: &str| pins.maps().join(name);
+        let pin = |name: &str| pins.map(name);
         Ok(Self {
             frontends: Hash::open(pin(map::FRONTENDS), map::FRONTENDS)?,
             backends: Hash::open(pin(map::BACKENDS), map::BACKENDS)?,
@@ -281,7 +281,7 @@ impl Maps {
     /// Whether maps of this layout are pinned.
     #[must_use]
     pub fn exist(pins: &PinDir) -> bool {
-        let present = |name: &str| Path::exists(&pins.maps().join(name));
+        let present = |name: &str| Path::exists(&pins.map(name));
         present(map::FRONTENDS) && present(map::COUNTERS)
     }
 }

@@ -16,6 +16,7 @@ pub mod objects;
 pub mod pins;
 pub mod privileges;
 pub mod probe;
+pub mod schemas;
 mod sys;
 pub mod sysctl;
 pub mod verifier;

@@ -7,6 +7,8 @@
 //! * Calls block, each for a stated time at most; they work in the network namespace of the calling thread.
 //!
 //! `nft list table inet portico` prints all of it, in every version of nft since 1.0.6. Nothing here runs `nft`.
+//!
+//! While one version takes over from another there are two tables, each for the labels of its own schema ([`schema`]).
 
 mod error;
 mod expression;
@@ -14,6 +16,7 @@ mod message;
 mod netlink;
 mod read;
 pub mod ruleset;
+mod schema;
 mod watch;
 
 use std::{
@@ -23,6 +26,7 @@ use std::{
     thread,
 };
 
+use datapath::abi::Label;
 use nix::sched::{CloneFlags, unshare};
 
 use message::{Request, Transaction};
@@ -32,6 +36,7 @@ use read::{Kind, Snapshot};
 pub use crate::model::Family;
 pub use error::Error;
 pub use ruleset::{Synproxy, TABLE, counter};
+pub use schema::SECOND;
 pub use watch::{Commit, Watch};
 
 /// What [`Nft::ensure`] found and did. After anything but `Kept`, compare [`Nft::load`] with what should be there.
@@ -85,10 +90,10 @@ impl Default for Nft {
 }
 
 impl Nft {
-    /// For `table inet portico`.
+    /// For `table inet portico`, of this schema.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_table(TABLE)
+        Self::with_table(TABLE).with_comment(&schema::comment())
     }
 
     /// For a table of another name, of family `inet`.
@@ -116,7 +121,7 @@ impl Nft {
     /// # Errors
     /// If the table cannot be read.
     pub fn comment(&self) -> Result<Option<String>, Error> {
-        Ok(self.snapshot()?.into_comment())
+        Ok(self.snapshot()?.comment().map(str::to_owned))
     }
 
     /// Makes the table what it should be, in one transaction, without touching elements. New and established flows
@@ -127,15 +132,22 @@ impl Nft {
     pub fn ensure(&self) -> Result<Ensured, Error> {
         let before = self.snapshot()?;
         let Expected { synproxy, snapshot, .. } = self.expected()?;
-        if before.same(snapshot) {
+        // The kernel cannot change the comment of a table, which says of which schema it is.
+        let same_comment =
+            !before.exists() || self.comment.is_none() || before.comment() == self.comment.as_deref();
+        if before.same(snapshot) && same_comment {
             // Elements are not part of the comparison; adding those that exist costs no transaction.
-            self.add(&ruleset::probe_elements())?;
+            self.change_labels(&[], &ruleset::probe_elements())?;
             return Ok(Ensured::Kept);
         }
         let attempt = self.attempt("write the rules of");
         let comment = self.comment.as_deref();
-        match self.commit(&attempt, |transaction| transaction.create(*synproxy, comment)) {
-            Ok(()) | Err(Error::Lost { .. }) if self.present()? => {
+        let create = || match same_comment {
+            true => self.commit(&attempt, |transaction| transaction.create(*synproxy, comment)),
+            false => Ok(()),
+        };
+        match create() {
+            Ok(()) | Err(Error::Lost { .. }) if same_comment && self.present()? => {
                 return Ok(if before.exists() { Ensured::Repaired } else { Ensured::Created });
             }
             Ok(()) | Err(Error::Refused { .. }) if before.exists() => {}
@@ -143,8 +155,8 @@ impl Nft {
             Err(error) => return Err(error),
         }
         // A chain with another hook, a map of another type, something that is not ours.
-        let elements = match self.load() {
-            Ok(elements) => elements,
+        let elements = match self.elements() {
+            Ok(elements) => ours(elements).map(|(id, addr)| (Label::backend(id).0, addr)).collect(),
             Err(Error::Refused { .. } | Error::Answer { .. }) => Vec::new(),
             Err(error) => return Err(error),
         };
@@ -153,6 +165,12 @@ impl Nft {
             transaction.add_elements(&elements);
         })?;
         Ok(Ensured::Replaced)
+    }
+
+    /// Name of the table.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.table
     }
 
     /// Whether table, maps, chains, rules and counters are what [`Nft::ensure`] writes. Elements are not looked at:
@@ -173,15 +191,12 @@ impl Nft {
         Ok(self.expected()?.refusal.as_deref())
     }
 
-    /// Every label with its backend, except the probe's.
+    /// The ids of all backends with their addresses. Labels of another schema are left out.
     ///
     /// # Errors
     /// If there is no table, or it cannot be read.
     pub fn load(&self) -> Result<Vec<(u32, SocketAddr)>, Error> {
-        let probes = ruleset::probe_elements();
-        let mut elements = self.elements()?;
-        elements.retain(|element| !probes.contains(element));
-        Ok(elements)
+        Ok(ours(self.elements()?).collect())
     }
 
     fn elements(&self) -> Result<Vec<(u32, SocketAddr)>, Error> {
@@ -200,8 +215,8 @@ impl Nft {
         })
     }
 
-    /// Adds elements, in one transaction. Those that exist with another backend get this one. Labels begin at
-    /// [`datapath::abi::Label::FIRST`].
+    /// Adds backends by their ids, in one transaction. Those that exist with another address get this one. Ids are at least
+    /// [`Label::FIRST`] and less than [`Label::RESERVED`].
     ///
     /// # Errors
     /// If there is no table, or it cannot be written.
@@ -209,12 +224,12 @@ impl Nft {
         self.change(&[], elements)
     }
 
-    /// Deletes elements, in one transaction. Those that do not exist are passed over.
+    /// Deletes backends, in one transaction. Those that do not exist are passed over.
     ///
     /// # Errors
     /// If there is no table, or it cannot be written.
-    pub fn delete(&self, labels: &[(u32, Family)]) -> Result<(), Error> {
-        self.change(labels, &[])
+    pub fn delete(&self, ids: &[(u32, Family)]) -> Result<(), Error> {
+        self.change(ids, &[])
     }
 
     /// Deletes and adds, in one transaction, with the tolerance of [`Nft::delete`] and [`Nft::add`].
@@ -222,6 +237,12 @@ impl Nft {
     /// # Errors
     /// If there is no table, or it cannot be written.
     pub fn change(&self, delete: &[(u32, Family)], add: &[(u32, SocketAddr)]) -> Result<(), Error> {
+        let delete: Vec<_> = delete.iter().map(|(id, family)| (Label::backend(*id).0, *family)).collect();
+        let add: Vec<_> = add.iter().map(|(id, addr)| (Label::backend(*id).0, *addr)).collect();
+        self.change_labels(&delete, &add)
+    }
+
+    fn change_labels(&self, delete: &[(u32, Family)], add: &[(u32, SocketAddr)]) -> Result<(), Error> {
         let attempt = self.attempt("change the backends in");
         let change = |delete: &[(u32, Family)], add: &[(u32, SocketAddr)]| {
             if delete.is_empty() && add.is_empty() {
@@ -271,10 +292,7 @@ impl Nft {
     /// # Errors
     /// If the kernel refuses; not if there is no table.
     pub fn remove(&self) -> Result<(), Error> {
-        self.commit(&self.attempt("delete"), |transaction| {
-            transaction.add_table(None);
-            transaction.delete_table();
-        })
+        self.commit(&self.attempt("delete"), |transaction| transaction.delete_table(&self.table))
     }
 
     /// Subscribes to what others commit to the ruleset of this namespace. Needs a tokio runtime.
@@ -352,6 +370,11 @@ impl Nft {
             .map_err(|_| Error::Scratch(io::Error::other("the thread panicked")))??;
         Ok(self.expected.get_or_init(|| learned))
     }
+}
+
+/// Of elements by label those of this schema's backends, by id.
+fn ours(elements: Vec<(u32, SocketAddr)>) -> impl Iterator<Item = (u32, SocketAddr)> {
+    elements.into_iter().filter_map(|(label, addr)| Some((Label(label).id()?, addr)))
 }
 
 /// Whether no element is there twice. For each answer the kernel walks through the map anew and skips as many elements as

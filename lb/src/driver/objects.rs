@@ -314,7 +314,7 @@ fn load_xdp(pins: &PinDir, features: Features) -> Result<(Ebpf, Option<Error>), 
     })?;
     // They are no truth to be kept, and may have another size than the last ones.
     for name in [map::FLOWS, map::FLOW_ADDRESSES] {
-        let pin = pins.maps().join(name);
+        let pin = pins.map(name);
         match fs::remove_file(&pin) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::Unpin { map: name, source });
@@ -345,7 +345,7 @@ fn load<'a>(
     // The log of a successful verification is of no use, and asking for it costs time.
     loader.verifier_log_level(VerifierLogLevel::DEBUG);
     for name in SHARED {
-        loader.map_pin_path(name, pins.maps().join(name));
+        loader.map_pin_path(name, pins.map(name));
     }
     loader.load(bytes).map_err(|source| Error::Object { object, source })
 }

@@ -1,7 +1,8 @@
 //! The pin directory: where everything in the kernel that is ours can be found again.
 //!
 //! ```text
-//! <pin dir>/maps-v<SCHEMA>/FRONTENDS ...    survive the daemon, shared by all programs
+//! <pin dir>/maps-v<SCHEMA>/FRONTENDS ...    survive the daemon, shared by all programs of a schema
+//! <pin dir>/state-v<STATE>/AFFINITY ...      survive a change of the schema, too
 //! <pin dir>/links/xdp-native-eth0 ...       attachments; removing one detaches its program
 //! <pin dir>/saved                           what the host looked like before us
 //! ```
@@ -18,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use datapath::abi::SCHEMA;
+use datapath::abi::{SCHEMA, STATE, map};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -34,6 +35,8 @@ pub const DEFAULT: &str = "/sys/fs/bpf/portico";
 
 /// What the name of a directory of maps begins with; the version of their layout follows.
 const LAYOUT: &str = "maps-v";
+/// Likewise of the maps that outlive a change of that version.
+const STATE_LAYOUT: &str = "state-v";
 
 /// The name of an interface as it stands in the name of a pin.
 #[must_use]
@@ -123,7 +126,7 @@ impl PinDir {
     ///
     /// They cannot be made.
     pub fn make(&self) -> Result<(), Error> {
-        [self.maps(), self.links()].into_iter().try_for_each(|dir| {
+        [self.maps(), self.state(), self.links()].into_iter().try_for_each(|dir| {
             fs::create_dir_all(&dir).map_err(|source| Error::Io { op: "create", path: dir, source })
         })
     }
@@ -134,13 +137,13 @@ impl PinDir {
         Node::of(&self.path)
     }
 
-    /// Names of all pinned maps of the layout that this version knows.
+    /// Names of all pinned maps of this schema and of the state.
     ///
     /// # Errors
     ///
     /// The directory exists but cannot be read.
     pub fn map_names(&self) -> Result<Vec<String>, Error> {
-        names(self.maps())
+        Ok([names(self.maps())?, names(self.state())?].concat())
     }
 
     /// The directory as the user named it.
@@ -149,10 +152,51 @@ impl PinDir {
         &self.name
     }
 
-    /// Pins of maps with the layout that this version knows.
+    /// Pins of the maps of this schema.
     #[must_use]
     pub fn maps(&self) -> PathBuf {
-        self.path.join(format!("{LAYOUT}{SCHEMA}"))
+        self.maps_of(SCHEMA)
+    }
+
+    /// Pins of the maps of a schema.
+    #[must_use]
+    pub fn maps_of(&self, schema: u32) -> PathBuf {
+        self.path.join(format!("{LAYOUT}{schema}"))
+    }
+
+    /// Pins of the maps that outlive a change of the schema.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.path.join(format!("{STATE_LAYOUT}{STATE}"))
+    }
+
+    /// The pin of a map.
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        let dir = if map::STATE.contains(&name) { self.state() } else { self.maps() };
+        dir.join(name)
+    }
+
+    /// The schemas that there are maps of.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read.
+    pub fn schemas(&self) -> Result<Vec<u32>, Error> {
+        let layouts = self.directories(&[LAYOUT]).map_err(|source| self.unlisted(source))?;
+        let schema = |dir: PathBuf| dir.file_name()?.to_str()?.strip_prefix(LAYOUT)?.parse().ok();
+        Ok(layouts.into_iter().filter_map(schema).collect())
+    }
+
+    /// Removes the pins of a schema's maps, and puts an empty directory into the place of this schema's. Programs keep the
+    /// maps that they use.
+    ///
+    /// # Errors
+    ///
+    /// A pin cannot be removed.
+    pub fn discard(&self, schema: u32) -> Result<(), Error> {
+        remove_dir(self.maps_of(schema))?;
+        self.make()
     }
 
     /// Pin of the map that remembers the host as it was.
@@ -167,6 +211,16 @@ impl PinDir {
         self.path.join("links")
     }
 
+    /// Likewise of the maps that outlive a change of the schema.
+    ///
+    /// # Errors
+    ///
+    /// A pin cannot be removed.
+    pub fn discard_state(&self) -> Result<(), Error> {
+        remove_dir(self.state())?;
+        self.make()
+    }
+
     /// Names of all pinned attachments.
     ///
     /// # Errors
@@ -179,19 +233,24 @@ impl PinDir {
     /// Whether a daemon has pinned anything here, of whatever version.
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.layouts().is_ok_and(|layouts| !layouts.is_empty())
+        self.directories(&[LAYOUT]).is_ok_and(|layouts| !layouts.is_empty())
     }
 
-    /// Directories of maps, of this and other versions.
-    fn layouts(&self) -> io::Result<Vec<PathBuf>> {
-        let mut layouts = Vec::new();
+    /// Directories of maps, of this and other versions, whose names begin so.
+    fn directories(&self, prefixes: &[&str]) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(LAYOUT) {
-                layouts.push(entry.path());
+            let name = entry.file_name();
+            if prefixes.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                found.push(entry.path());
             }
         }
-        Ok(layouts)
+        Ok(found)
+    }
+
+    fn unlisted(&self, source: io::Error) -> Error {
+        Error::Io { op: "list", path: self.path.clone(), source }
     }
 
     /// Claims the directory for this process, until the result is dropped.
@@ -216,18 +275,11 @@ impl PinDir {
     ///
     /// Something in it cannot be removed.
     pub fn remove(&self) -> Result<(), Error> {
-        let layouts = match self.layouts() {
+        let maps = match self.directories(&[STATE_LAYOUT, LAYOUT]) {
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
-            layouts => layouts.map_err(|source| Error::Io { op: "list", path: self.path.clone(), source })?,
+            maps => maps.map_err(|source| self.unlisted(source))?,
         };
-        for dir in [self.links()].into_iter().chain(layouts) {
-            match fs::remove_dir_all(&dir) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::Io { op: "remove", path: dir, source });
-                }
-                _ => {}
-            }
-        }
+        [self.links()].into_iter().chain(maps).try_for_each(remove_dir)?;
         match fs::remove_file(self.saved()) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::Io { op: "remove", path: self.saved(), source });
@@ -272,6 +324,15 @@ fn names(path: PathBuf) -> Result<Vec<String>, Error> {
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     Ok(names)
+}
+
+fn remove_dir(dir: PathBuf) -> Result<(), Error> {
+    match fs::remove_dir_all(&dir) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Io { op: "remove", path: dir, source })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn existing_ancestor(path: &Path) -> &Path {

@@ -1,4 +1,4 @@
-//! The few uses of bpf(2) that aya has no call for: updates in batches, ids of inner maps, values mapped into memory, and
+//! The few uses of bpf(2) that aya has no call for: updates in batches, ids of maps, values mapped into memory, and
 //! links and maps that are pinned.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 };
 
 use aya::Pod;
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info, bpf_prog_info};
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
     // SAFETY: `attr` is a whole `union bpf_attr`; pointers in it are valid for the call by its callers below.
@@ -96,6 +96,27 @@ pub(super) fn object_id(object: BorrowedFd<'_>) -> io::Result<u32> {
     attr.info.info = info.as_mut_ptr() as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(info[1])
+}
+
+/// The ids of the maps that a program uses, at most 64 of them.
+pub(super) fn program_maps(id: u32) -> io::Result<Vec<u32>> {
+    let mut attr = zeroed();
+    attr.__bindgen_anon_6.__bindgen_anon_1.prog_id = id;
+    let fd = bpf(bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut attr)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let program = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut maps = vec![0_u32; 64];
+    // SAFETY: a structure of plain integers.
+    let mut info: bpf_prog_info = unsafe { mem::zeroed() };
+    info.nr_map_ids = maps.len() as u32;
+    info.map_ids = maps.as_mut_ptr() as u64;
+    let mut attr = zeroed();
+    attr.info.bpf_fd = program.as_raw_fd() as u32;
+    attr.info.info_len = size_of::<bpf_prog_info>() as u32;
+    attr.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    maps.truncate(info.nr_map_ids as usize);
+    Ok(maps)
 }
 
 /// The word under a word; none if there is none. Of a map of maps it is the inner map's id.

@@ -131,6 +131,11 @@ impl Planner {
         self.found(Found::Flags(flags), now);
     }
 
+    /// Takes over the ids that another version gave to backends, after [`Planner::adopt`] and before anything is planned.
+    pub fn inherit(&mut self, backends: &[(u32, SocketAddr)], now: Duration) {
+        self.ledger.inherit(backends, now);
+    }
+
     /// Takes note of what a surface was found to hold, for example that somebody flushed the nft table. What differs
     /// from the plan is mended.
     pub fn found(&mut self, found: Found, now: Duration) {

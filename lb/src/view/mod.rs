@@ -128,7 +128,7 @@ impl View {
             |id: u32| users.get(&id).into_iter().flatten().map(|service| self.name(*service)).collect();
         let row = |(id, address): (&u32, &SocketAddr)| BackendRow {
             id: *id,
-            label: Label(*id).to_string(),
+            label: Label::backend(*id).to_string(),
             address: *address,
             services: services(*id),
         };
@@ -168,7 +168,8 @@ impl View {
             help: counter.help().trim().to_owned(),
         });
         // The table may be gone, or in another network namespace; the programs' counters are to be had all the same.
-        let rules = Nft::new().counters().unwrap_or_default().into_iter().map(|counter| CounterRow {
+        let rules = Nft::beside(None).and_then(|nft| nft.counters()).unwrap_or_default();
+        let rules = rules.into_iter().map(|counter| CounterRow {
             hook: "nft".to_owned(),
             help: counter::help(&counter.name).to_owned(),
             reason: counter.name,

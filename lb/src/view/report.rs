@@ -25,6 +25,10 @@ pub struct Report {
     pub uptime_seconds: u64,
     /// Every kind of object was listed, and the kernel holds what they ask for.
     pub synced: bool,
+    /// The schema of the programs of another version that serve until everything is read and written; none if it is this
+    /// version's programs that serve.
+    #[serde(default)]
+    pub former_schema: Option<u32>,
     /// Entries of the kernel that are not as they should be.
     pub pending: usize,
     /// Rounds of writes.

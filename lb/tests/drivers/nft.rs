@@ -138,14 +138,14 @@ fn the_probes_elements_come_back() {
     let nft = Nft::new();
     netns.run(|| nft.ensure().unwrap());
     netns.sh(
-        "nft flush map inet portico backends6; nft add element inet portico backends6 '{ ffff:3 : ::1 . 1 }'",
+        "nft flush map inet portico backends6; nft add element inet portico backends6 '{ e060:3 : ::1 . 1 }'",
     );
     netns.run(|| {
         assert_eq!(nft.ensure().unwrap(), Ensured::Kept);
         assert_eq!(nft.load().unwrap(), []);
     });
     let listing = netns.sh("nft list map inet portico backends6");
-    assert!(listing.contains("ffff:3 : 2001:db8::1 . 9"), "{listing}");
+    assert!(listing.contains("e060:3 : 2001:db8::1 . 9"), "{listing}");
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn errors_say_what_was_attempted_and_what_of_it_was_refused() {
             chain(&error),
             format!(
                 "cannot change the backends in table inet portico: the kernel refuses elements of map backends4 from \
-                 1:1 on: {absent}"
+                 61:1 on: {absent}"
             )
         );
     });
@@ -222,7 +222,7 @@ END");
     netns.run(|| {
         let error = nft.add(&elements()).unwrap_err();
         let text = error.to_string();
-        assert!(text.ends_with("refuses elements of map backends6 from 1:1 on"), "{text}");
+        assert!(text.ends_with("refuses elements of map backends6 from 61:1 on"), "{text}");
     });
     let listing = netns.sh("nft list table inet portico");
     assert!(!listing.contains("elements"), "{listing}");
@@ -293,7 +293,7 @@ fn a_table_may_have_another_name_and_a_comment() {
     netns.run(|| {
         assert_eq!(nft.ensure().unwrap(), Ensured::Created);
         assert_eq!(second.ensure().unwrap(), Ensured::Created);
-        assert_eq!(nft.comment().unwrap(), None);
+        assert_eq!(nft.comment().unwrap().as_deref(), Some("schema 6"));
         assert_eq!(second.comment().unwrap().as_deref(), Some("of another version"));
         second.add(&elements()).unwrap();
         assert_eq!(nft.load().unwrap(), []);
@@ -332,5 +332,60 @@ fn commits_of_others_are_seen() {
         let mut other = Command::new("nft").args(["flush", "ruleset"]).spawn().unwrap();
         assert!(other.wait().unwrap().success());
         assert_eq!(watch.changed().await.unwrap().pid, Some(other.id()));
+    });
+}
+
+/// Another version's table is left alone until its programs are replaced; then this version's has its name.
+#[test]
+fn a_table_takes_the_place_of_another_schemas_at_once() {
+    // The first release had no comment, and no schema in its labels.
+    for (schema, comment, label) in [(5, None, "0:11"), (7, Some("schema 7"), "70:11")] {
+        let netns = Netns::new();
+        let mut other = Nft::with_table("portico");
+        if let Some(comment) = comment {
+            other = other.with_comment(comment);
+        }
+        netns.run(|| other.ensure().unwrap());
+        netns.sh(&format!("nft add element inet portico backends4 '{{ {label} : 10.2.0.2 . 8080 }}'"));
+        let before = netns.sh("nft list table inet portico");
+        let mut nft = netns.run(|| Nft::beside(Some(schema)).unwrap());
+        assert_eq!(nft.name(), "portico_next");
+        netns.run(|| {
+            assert_eq!(nft.ensure().unwrap(), Ensured::Created);
+            nft.add(&elements()).unwrap();
+            assert_eq!(nft.load_other(schema).unwrap(), [(0x11, "10.2.0.2:8080".parse().unwrap())]);
+            assert_eq!(nft.load_other(schema + 1).unwrap(), []);
+            assert_eq!(loaded(&nft), sorted(elements()));
+            assert_eq!(Nft::beside(None).unwrap().name(), "portico_next", "what a restart finds");
+        });
+        assert_eq!(netns.sh("nft list table inet portico"), before);
+
+        netns.run(|| {
+            nft.settle().unwrap();
+            assert_eq!(nft.name(), "portico");
+            assert_eq!(nft.ensure().unwrap(), Ensured::Kept);
+            assert_eq!(loaded(&nft), sorted(elements()));
+            nft.settle().unwrap();
+            assert_eq!(Nft::beside(None).unwrap().name(), "portico");
+        });
+        assert_eq!(netns.sh("nft list tables").trim(), "table inet portico");
+        let listing = netns.sh("nft list table inet portico");
+        assert!(listing.contains("comment \"schema 6\"") && !listing.contains(label), "{listing}");
+        netns.run(|| Nft::remove_all().unwrap());
+        assert_eq!(netns.sh("nft list tables"), "");
+    }
+}
+
+/// Nobody labels packets for it, so it is in nobody's way.
+#[test]
+fn a_table_of_another_schema_that_does_not_serve_is_replaced() {
+    let netns = Netns::new();
+    netns.run(|| {
+        assert_eq!(Nft::with_table("portico").with_comment("schema 7").ensure().unwrap(), Ensured::Created);
+        let nft = Nft::beside(None).unwrap();
+        assert_eq!(nft.name(), "portico");
+        assert_eq!(nft.ensure().unwrap(), Ensured::Replaced);
+        assert_eq!(nft.comment().unwrap().as_deref(), Some("schema 6"));
+        assert_eq!(nft.ensure().unwrap(), Ensured::Kept);
     });
 }

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use datapath::abi::Label;
 use nix::sys::socket::{setsockopt, sockopt};
 use portico::driver::nft::{Family, Nft};
 
@@ -86,6 +87,9 @@ impl Topology {
         topology.backend.sh("ip addr add 10.2.0.2/24 dev b0; ip addr add fd02::2/64 dev b0 nodad
              ip link set b0 up
              ip route add default via 10.2.0.1; ip route add default via fd02::1");
+        let (known, unknown) = (Label::backend(0x1_0001), Label::backend(0x9_0009));
+        let (reject, withhold) = (Label::REJECT, Label::DROP);
+        let (schema, ours) = (Label::SCHEMA, Label::OURS);
         topology.gateway.sh(&format!(
             "nft -f - <<END
              table netdev labels {{
@@ -95,11 +99,11 @@ impl Topology {
                  meta l4proto {{ tcp, udp }} jump protocols
                }}
                chain protocols {{
-                 th dport {PLAIN} meta priority set 1:1 counter name labelled
-                 th dport {MASQUERADE} meta priority set 1:1 meta mark set 0x4000 counter name labelled
-                 th dport {REJECT} meta priority set ffff:1
-                 th dport {DROP} meta priority set ffff:2
-                 th dport {UNKNOWN} meta priority set 9:9
+                 th dport {PLAIN} meta priority set {known} counter name labelled
+                 th dport {MASQUERADE} meta priority set {known} meta mark set 0x4000 counter name labelled
+                 th dport {REJECT} meta priority set {reject}
+                 th dport {DROP} meta priority set {withhold}
+                 th dport {UNKNOWN} meta priority set {unknown}
                }}
              }}
              # What must not happen.
@@ -109,7 +113,7 @@ impl Topology {
                counter untranslated {{}}
                chain pre {{
                  type filter hook prerouting priority 0;
-                 meta priority >= 0:10 counter name labelled
+                 meta priority & {schema} == {ours} counter name labelled
                  ct status & confirmed == confirmed meta mark & 0x4000 != 0 counter name marked
                  ip daddr {} counter name untranslated
                  ip6 daddr {} counter name untranslated

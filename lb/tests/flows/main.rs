@@ -27,6 +27,7 @@ mod serve;
 mod settings;
 mod sockets;
 mod status;
+mod upgrade;
 mod usage;
 mod vlan;
 

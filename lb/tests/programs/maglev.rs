@@ -37,7 +37,7 @@ fn a_table_that_grows_and_shrinks_is_there_all_the_while() {
     let id = plain(&rig);
     let [backend, ..] = family.ids;
     let packet = &fixtures()[0];
-    assert_eq!(packet.expected.label.0, backend, "{}", packet.name);
+    assert_eq!(packet.expected.label.id(), Some(backend), "{}", packet.name);
     let forwarded = [(Hook::Xdp, Counter::Forward)];
 
     // Beside a program that runs over and over.
@@ -53,7 +53,7 @@ fn a_table_that_grows_and_shrinks_is_there_all_the_while() {
         let mut runs = 0;
         while !done.load(Ordering::Relaxed) {
             let outcome = rig.xdp(&packet.frame).unwrap();
-            assert_eq!((outcome.label.0, outcome.counted.as_slice()), (backend, &forwarded[..]));
+            assert_eq!((outcome.label.id(), outcome.counted.as_slice()), (Some(backend), &forwarded[..]));
             runs += 1;
         }
         runs
@@ -88,7 +88,7 @@ fn a_table_of_any_size_can_be_deleted_and_put_again() {
             assert_eq!(opened.maglev.load().unwrap(), left);
         }
         rig.maps.maglev.put([(id, table(slots, family.ids[1]))].into_iter()).unwrap();
-        assert_eq!(rig.xdp(&packet.frame).unwrap().label.0, family.ids[1]);
+        assert_eq!(rig.xdp(&packet.frame).unwrap().label.id(), Some(family.ids[1]));
         assert_eq!(rig.maps.maglev.load().unwrap().len(), all);
     }
     let last = MAX_TABLES - 1;
@@ -120,10 +120,10 @@ fn a_table_that_is_there_twice_is_put_and_deleted_as_one() {
     let all = rig.maps.maglev.load().unwrap();
     for slots in [SMALL_SLOTS, 3_947] {
         twice(&rig);
-        assert_eq!(rig.xdp(&packet.frame).unwrap().label.0, first, "the small one counts");
+        assert_eq!(rig.xdp(&packet.frame).unwrap().label.id(), Some(first), "the small one counts");
         assert_eq!(rig.maps.maglev.load().unwrap(), all, "its id is listed once");
         rig.maps.maglev.put([(id, table(slots, third))].into_iter()).unwrap();
-        assert_eq!(rig.xdp(&packet.frame).unwrap().label.0, third);
+        assert_eq!(rig.xdp(&packet.frame).unwrap().label.id(), Some(third));
     }
     twice(&rig);
     rig.maps.maglev.delete(&[id]).unwrap();

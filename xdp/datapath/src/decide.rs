@@ -113,7 +113,7 @@ pub fn place<T: Tables>(packet: &Packet, frontend: &Frontend, choice: &Choice, t
             && tables.backend(slot.id()).is_some_and(|backend| backend.addr == packet.src)
     };
     let mark = if choice.flags & MASQUERADE != 0 || hairpin() { MASQUERADE_MARK } else { 0 };
-    Decision { counter: Counter::Forward, label: Label(slot.id()), mark }
+    Decision { counter: Counter::Forward, label: Label::backend(slot.id()), mark }
 }
 
 /// In kube-proxy's order: an address of the node that is in the pods' network is a pod's.

@@ -40,7 +40,7 @@ impl Forwarding {
     ///
     /// One is missing, or of another kind.
     pub(super) fn open(pins: &PinDir) -> Result<Self, Error> {
-        let pin = |name: &str| pins.maps().join(name);
+        let pin = |name: &str| pins.map(name);
         let (devices, devices_fd) = open(pin(map::DEVICES), map::DEVICES)?;
         let (traffic, traffic_fd) = open(pin(map::TRAFFIC), map::TRAFFIC)?;
         Ok(Self {
@@ -189,7 +189,7 @@ struct Mapable {
 
 impl Mapable {
     fn open(pins: &PinDir, name: &'static str) -> Result<Self, Error> {
-        let path = pins.maps().join(name);
+        let path = pins.map(name);
         match sys::open_pin(&path) {
             Ok(fd) => Ok(Self { fd, path, name }),
             Err(source) => Err(Error::Open { name, path, source: source.into() }),

@@ -64,7 +64,7 @@ impl MaglevTables {
     ///
     /// One is missing, or of another kind.
     pub fn open(pins: &PinDir) -> Result<Self, Error> {
-        let pin = |name: &str| pins.maps().join(name);
+        let pin = |name: &str| pins.map(name);
         let (others, others_fd) = open(pin(map::MAGLEV), map::MAGLEV)?;
         let (_, small_fd) = open(pin(map::MAGLEV_SMALL), map::MAGLEV_SMALL)?;
         let path = pin(map::MAGLEV_NONE);

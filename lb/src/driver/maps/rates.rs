@@ -10,7 +10,7 @@ pub struct Rates(Map);
 
 impl Rates {
     pub(super) fn open(pins: &PinDir) -> Result<Self, Error> {
-        let (map, _) = open(pins.maps().join(map::RATES), map::RATES)?;
+        let (map, _) = open(pins.map(map::RATES), map::RATES)?;
         Ok(Self(Map::Array(map)))
     }
 

@@ -114,20 +114,6 @@ pub(super) fn priority(mask: u32, is: Is) -> Part {
     masked(load(MetaKey::Priority), mask, is)
 }
 
-/// `meta priority FIRST-LAST`. More and less are asked of bytes, so they are turned into the network's order.
-pub(super) fn priority_between(first: u32, last: u32) -> Part {
-    const HTON: u32 = 1;
-    let size = 4;
-    let turn =
-        [number(1, FIRST.into()), number(2, FIRST.into()), number(3, HTON), number(4, size), number(5, size)];
-    vec![
-        load(MetaKey::Priority),
-        other("byteorder", turn.to_vec()),
-        compare(Operator::GreatherThanEqual, &first.to_be_bytes()),
-        compare(Operator::LessThanEqual, &last.to_be_bytes()),
-    ]
-}
-
 /// `meta priority set VALUE`.
 pub(super) fn set_priority(label: u32) -> Part {
     vec![

@@ -87,9 +87,13 @@ impl<'a> Transaction<'a> {
     }
 
     /// Adds the table, or wakes it up if it is dormant.
-    pub(super) fn add_table(&mut self, comment: Option<&str>) {
+    fn add_table(&mut self, comment: Option<&str>) {
+        self.add_table_of(self.table, comment);
+    }
+
+    fn add_table_of(&mut self, name: &str, comment: Option<&str>) {
         let mut attributes =
-            vec![TableAttribute::Name(self.table.to_owned()), TableAttribute::Flags(TableFlags::empty())];
+            vec![TableAttribute::Name(name.to_owned()), TableAttribute::Flags(TableFlags::empty())];
         if let Some(comment) = comment {
             let content = [comment.as_bytes(), &[0]].concat();
             attributes.push(TableAttribute::UserData(record(TABLE_COMMENT, &content)));
@@ -97,8 +101,11 @@ impl<'a> Transaction<'a> {
         self.change(NfTablesMessage::NewTable(TableMessage { attributes }), NLM_F_CREATE, TABLE.to_owned());
     }
 
-    pub(super) fn delete_table(&mut self) {
-        let attributes = vec![TableAttribute::Name(self.table.to_owned())];
+    /// Deletes a table, of whatever name, if it is there.
+    pub(super) fn delete_table(&mut self, name: &str) {
+        // The first makes the second succeed where there is no table. Linux before 6.3 has no "destroy".
+        self.add_table_of(name, None);
+        let attributes = vec![TableAttribute::Name(name.to_owned())];
         self.change(NfTablesMessage::DeleteTable(TableMessage { attributes }), 0, TABLE.to_owned());
     }
 
@@ -195,9 +202,7 @@ impl<'a> Transaction<'a> {
 
     /// Puts a new, empty table into the place of whatever has its name.
     pub(super) fn replace(&mut self, synproxy: Synproxy, comment: Option<&str>) {
-        // The first makes the second succeed where there is no table. Linux before 6.3 has no "destroy".
-        self.add_table(None);
-        self.delete_table();
+        self.delete_table(self.table);
         self.create(synproxy, comment);
     }
 

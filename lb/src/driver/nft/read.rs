@@ -111,8 +111,8 @@ impl Snapshot {
     }
 
     /// The table's comment.
-    pub(super) fn into_comment(self) -> Option<String> {
-        self.comment
+    pub(super) fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
     }
 }
 

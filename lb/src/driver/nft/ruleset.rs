@@ -161,11 +161,6 @@ pub enum Synproxy {
     Absent,
 }
 
-/// Bits that no backend's id has: what they are in is a verdict or completes a handshake.
-const PECULIAR: Label = Label(!(Label::RESERVED - 1));
-/// Bits that tell labels from ordinary priorities.
-const LABELS: Label = Label(!(Label::FIRST - 1));
-
 /// The chains. Each has to be there before the rules are written: rules name chains.
 pub(super) fn chains(synproxy: Synproxy) -> Vec<Chain> {
     let mut chains = CHAINS.to_vec();
@@ -186,34 +181,36 @@ pub(super) fn maps(synproxy: Synproxy) -> Vec<Map> {
 
 /// The rules of all chains, each chain in order.
 ///
+/// They act on labels of this schema only: during an upgrade there is another table, for the labels of another one.
+///
 /// Most packets have no label, and most that have one open or continue an ordinary flow: each chain looks for them first,
 /// and knows labels by masks, which the kernel compares without a call and without turning bytes (`nft_cmp_fast`,
 /// `nft_bitwise_fast`), as it does not compare ranges.
 pub(super) fn rules(synproxy: Synproxy) -> Vec<Rule> {
     use counter::{HANDSHAKES, INVALID, MASQUERADED, PROBE_LOST, REFUSED, UNKNOWN_LABEL, WITHHELD};
     let (reject, withhold, probe, none) = (Label::REJECT, Label::DROP, Label::PROBE, Label::NONE);
+    let (peculiar, schema, ours) = (Label::PECULIAR, Label::SCHEMA, Label::OURS);
     let (bit, others) = (MASQUERADE_MARK, !MASQUERADE_MARK);
     let mut rules = Vec::new();
     let mut rule = |chain, text, parts| rules.push(Rule { chain, text, parts });
     rule(
         "verdict",
-        format!("meta priority & {PECULIAR} == {none} accept"),
-        vec![part::priority(PECULIAR.0, Is::Equal(none.0)), part::accept()],
+        format!("meta priority & {peculiar} == {none} accept"),
+        vec![part::priority(peculiar.0, Is::Equal(none.0)), part::accept()],
     );
     rule(
         "settle",
-        format!("meta priority & {LABELS} == {none} accept"),
-        vec![part::priority(LABELS.0, Is::Equal(none.0)), part::accept()],
+        format!("meta priority & {schema} != {ours} accept"),
+        vec![part::priority(schema.0, Is::Not(ours.0)), part::accept()],
     );
     rule(
         "settle",
-        format!("meta priority & {PECULIAR} != {none} jump peculiar"),
-        vec![part::priority(PECULIAR.0, Is::Not(none.0)), part::jump("peculiar")],
+        format!("meta priority & {peculiar} != {none} jump peculiar"),
+        vec![part::priority(peculiar.0, Is::Not(none.0)), part::jump("peculiar")],
     );
     if synproxy == Synproxy::On {
         let all = handshake::rules(INVALID).into_iter().chain(handshake::settle(HANDSHAKES));
-        all.chain([handshake::end(LABELS, PECULIAR)])
-            .for_each(|Rule { chain, text, parts }| rule(chain, text, parts));
+        all.chain([handshake::end()]).for_each(|Rule { chain, text, parts }| rule(chain, text, parts));
     }
     rule(
         "verdict",

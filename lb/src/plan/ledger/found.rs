@@ -95,13 +95,28 @@ impl Ledger {
             if !self.backend_ids.adopt(id, target) {
                 self.backend_ids.reserve(id);
             }
-            self.translations.set(id, target);
-            self.backends.set(id, target);
-            if self.backend_refs.none(id) {
-                self.idle.insert(id, now);
-            }
+            self.want_unused(id, target, now);
         }
         self.backends.wrote(id, target);
+    }
+
+    /// Gives backends the ids that another version's table has them under, because clients with affinity are remembered by
+    /// them. A backend that nobody asks for is forgotten when its quarantine has passed.
+    pub(in crate::plan) fn inherit(&mut self, backends: &[(u32, SocketAddr)], now: Duration) {
+        for (id, addr) in backends {
+            let target = Target::from(*addr);
+            if self.backend_ids.adopt(*id, target) {
+                self.want_unused(*id, target, now);
+            }
+        }
+    }
+
+    fn want_unused(&mut self, id: u32, target: Target, now: Duration) {
+        self.translations.set(id, target);
+        self.backends.set(id, target);
+        if self.backend_refs.none(id) {
+            self.idle.insert(id, now);
+        }
     }
 }
 

@@ -93,13 +93,16 @@ fn elements_are_printed_as_labels_and_backends() {
     });
     for nft in versions() {
         let listing = netns.sh(&format!("{nft} list table inet portico"));
-        for element in
-            ["1:1 : 10.2.0.2 . 8080", "1:1 : fd02::2 . 8080", "1:0 : 10.2.0.3 . 1", "0:17 : fd02::3 . 65535"]
-        {
-            let short = element.replace("1:0 ", "1: ").replace("0:17 ", ":17 ");
+        for element in [
+            "61:1 : 10.2.0.2 . 8080",
+            "61:1 : fd02::2 . 8080",
+            "61:0 : 10.2.0.3 . 1",
+            "60:17 : fd02::3 . 65535",
+        ] {
+            let short = element.replace("61:0 ", "61: ");
             assert!(listing.contains(element) || listing.contains(&short), "{element}: {listing}");
         }
-        let got = netns.sh(&format!("{nft} get element inet portico backends4 '{{ 1:1 }}'"));
+        let got = netns.sh(&format!("{nft} get element inet portico backends4 '{{ 61:1 }}'"));
         assert!(got.contains("10.2.0.2 . 8080"), "{got}");
     }
 }
@@ -112,11 +115,11 @@ fn elements_are_the_same_to_nft_and_to_us() {
     netns.run(|| table.ensure().unwrap());
     for (nft, port) in versions().into_iter().zip([8080, 8081]) {
         netns.sh(&format!(
-            "{nft} add element inet portico backends4 '{{ 2:{port} : 10.2.0.9 . {port} }}'
-             {nft} add element inet portico backends6 '{{ 2:{port} : fd02::9 . {port} }}'"
+            "{nft} add element inet portico backends4 '{{ 62:{port} : 10.2.0.9 . {port} }}'
+             {nft} add element inet portico backends6 '{{ 62:{port} : fd02::9 . {port} }}'"
         ));
-        let label = 2 << 16 | u32::from_str_radix(&port.to_string(), 16).unwrap();
-        let expected = ["10.2.0.9", "fd02::9"].map(|ip| (label, SocketAddr::new(ip.parse().unwrap(), port)));
+        let id = 2 << 16 | u32::from_str_radix(&port.to_string(), 16).unwrap();
+        let expected = ["10.2.0.9", "fd02::9"].map(|ip| (id, SocketAddr::new(ip.parse().unwrap(), port)));
         netns.run(|| {
             let loaded = table.load().unwrap();
             assert!(expected.iter().all(|element| loaded.contains(element)), "{nft}: {loaded:?}");

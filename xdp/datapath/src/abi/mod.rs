@@ -36,10 +36,18 @@ pub use network::{
 };
 pub use socket::{CHECK, SocketKey, SocketPeer};
 
-/// Version of everything in this module. It is part of the pin path, so that a daemon never reads maps whose layout
-/// it does not know, and of the hint, so that tc takes none of XDP on other maps; raise it with every change of a key, a
-/// value or the hint.
-pub const SCHEMA: u32 = 5;
+/// Version of everything in this module but [`STATE`]. It is part of the pin path, so that a daemon never reads maps whose
+/// layout it does not know, of each label, and of the hint that XDP leaves for tc; raise it with every change of a key, a value,
+/// a label or the hint.
+pub const SCHEMA: u32 = if NEXT { 7 } else { 6 };
+
+/// Version of what outlives a change of [`SCHEMA`]: the keys and values of [`map::STATE`]. Raise it with every change of
+/// theirs; what was written with another version is lost then, unless the daemon converts it.
+pub const STATE: u32 = 1;
+
+/// Whether this is built as the next schema, with other numbers for the same verdicts, to test what happens between two
+/// versions.
+const NEXT: bool = cfg!(feature = "next-schema");
 
 /// IANA protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -122,6 +130,10 @@ pub mod map {
     pub const SOURCE_RATES: &str = "SOURCE_RATES";
     /// Service id -> `Name`; the data path does not read it, operators and a restarted daemon do.
     pub const SERVICES: &str = "SERVICES";
+
+    /// The maps that programs of two schemas share while one takes over from the other: what clients and sockets were
+    /// told, and the names of the service ids in it.
+    pub const STATE: [&str; 3] = [AFFINITY, SOCKETS, SERVICES];
 }
 
 /// Implements `aya::Pod` where the daemon needs it. `IntoBytes` proves the absence of padding.

@@ -17,9 +17,9 @@ fn assert_consistent(decision: Decision, tables: &MemoryTables) {
     let Decision { counter, label, mark } = decision;
     match counter {
         Counter::Forward => {
-            assert!((Label::FIRST..Label::RESERVED).contains(&label.0), "{decision:?}");
+            let id = label.id().unwrap();
             assert!(mark == 0 || mark == MASQUERADE_MARK, "{decision:?}");
-            let used = tables.tables.values().flatten().any(|chunk| chunk.0.contains(&label.0));
+            let used = tables.tables.values().flatten().any(|chunk| chunk.0.contains(&id));
             assert!(used, "{decision:?} names a backend of no table");
         }
         Counter::Refuse | Counter::UnservedPort => assert_eq!((label, mark), (Label::REJECT, 0)),
@@ -136,7 +136,7 @@ fn a_backend_that_stays_with_itself_is_masqueraded() {
             let source = Source { service, addr: backend.into() };
             tables.remember(&source, &Affinity { seen: 0, backend: id, reserved: 0 });
             let decision = decide_frame(&Layers::new(TCP, SocketAddr::new(backend, 1), to).frame(), &tables);
-            assert_eq!((decision.label.0, decision.mark), (id, MASQUERADE_MARK), "{}", family.name);
+            assert_eq!((decision.label.id(), decision.mark), (Some(id), MASQUERADE_MARK), "{}", family.name);
         }
     }
 }
@@ -146,7 +146,7 @@ fn a_backend_that_left_the_table_is_not_returned_to() {
     for family in &Family::ALL {
         let mut tables = tables();
         let frame = sticky(family, 1, false);
-        let first = decide_frame(&frame, &tables).label.0;
+        let first = decide_frame(&frame, &tables).label.id().unwrap();
         let table = |tables: &MemoryTables| {
             let key = FrontendKey::new(family.vip.into(), port::STICKY.to_be_bytes(), TCP);
             tables.frontends[&key].outside.table
@@ -154,10 +154,11 @@ fn a_backend_that_left_the_table_is_not_returned_to() {
         let rest: Vec<u32> = family.ids.into_iter().filter(|id| *id != first).collect();
         let table = table(&tables);
         tables.put_table(table, &rest);
-        let second = decide_frame(&frame, &tables).label.0;
+        let second = decide_frame(&frame, &tables).label.id().unwrap();
         assert_ne!(second, first);
         tables.put_table(table, &family.ids);
-        assert!((2..100).all(|port| decide_frame(&sticky(family, port, false), &tables).label.0 == second));
+        let label = |port| decide_frame(&sticky(family, port, false), &tables).label;
+        assert!((2..100).all(|port| label(port).id() == Some(second)));
     }
 }
 
@@ -168,7 +169,7 @@ fn what_arrives_on_a_pods_interface_comes_from_a_pod() {
         tables.interfaces.insert(INTERFACE);
         let (src, dst) = (SocketAddr::new(family.elsewhere, 1), SocketAddr::new(family.vip, port::PLAIN));
         let decision = decide_frame(&Layers::new(UDP, src, dst).frame(), &tables);
-        assert_eq!(decision.label.0, family.ids[2]);
+        assert_eq!(decision.label.id(), Some(family.ids[2]));
     }
 }
 

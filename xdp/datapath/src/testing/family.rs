@@ -25,7 +25,7 @@ pub struct Family {
     pub elsewhere: IpAddr,
     /// Where connections are sent.
     pub backends: [IpAddr; 3],
-    /// Their ids, which are their labels.
+    /// Their ids, which their labels contain.
     pub ids: [u32; 3],
 }
 

@@ -205,11 +205,11 @@ const fn reject(counter: Counter) -> Decision {
 }
 
 const fn forward(id: u32) -> Decision {
-    Decision { counter: Counter::Forward, label: Label(id), mark: 0 }
+    Decision { counter: Counter::Forward, label: Label::backend(id), mark: 0 }
 }
 
 const fn masqueraded(id: u32) -> Decision {
-    Decision { counter: Counter::Forward, label: Label(id), mark: MASQUERADE_MARK }
+    Decision { counter: Counter::Forward, label: Label::backend(id), mark: MASQUERADE_MARK }
 }
 
 struct Cases<'a> {

@@ -84,7 +84,7 @@ fn the_comment_is_found_among_user_data() {
         (b"\x00\x09ab\0", None),
         (b"", None),
     ] {
-        assert_eq!(snapshot(&[table(data)]).into_comment().as_deref(), comment);
+        assert_eq!(snapshot(&[table(data)]).comment(), comment);
     }
 }
 

@@ -51,16 +51,23 @@ pub(super) fn map() -> Map {
     Map { name: MAP, key, data: vec![Type::Priority], remembers }
 }
 
-/// Labels of such packets: the first, the last.
-const LABELS: [u32; 2] = [Label::HANDSHAKE | Label::FIRST, 2 * Label::HANDSHAKE - 1];
+/// The bits that labels of such packets are known by, and what they are there.
+const LABELS: (Label, Label) = (
+    Label(!(2 * Label::HANDSHAKE - 1) | Label::HANDSHAKE | Label::SCHEMA.0),
+    Label(Label::HANDSHAKE | Label::OURS.0),
+);
+/// Likewise of those to be masqueraded.
+const MASQUERADED: (Label, Label) =
+    (Label(LABELS.0.0 | Label::HANDSHAKE_MASQUERADE), Label(LABELS.1.0 | Label::HANDSHAKE_MASQUERADE));
 
-/// The same in nft's language.
-pub(super) fn labels() -> String {
-    format!("{}-{}", Label(LABELS[0]), Label(LABELS[1]))
+/// A match of the priority, in nft's language.
+fn text((bits, value): (Label, Label)) -> String {
+    format!("meta priority & {bits} == {value}")
 }
 
-fn labelled() -> Part {
-    part::priority_between(LABELS[0], LABELS[1])
+/// The same as the kernel is sent it.
+fn test((bits, value): (Label, Label)) -> Part {
+    part::priority(bits.0, Is::Equal(value.0))
 }
 
 /// What a label is remembered by: both IPv4 addresses, or the half of the client's IPv6 address that is the host's, and both
@@ -102,15 +109,10 @@ const fn keyword(family: Family) -> &'static str {
 
 /// Rules of all chains, those of a chain in order; `lost` counts what cannot be translated.
 pub(super) fn rules(lost: &str) -> Vec<Rule> {
-    let labels = labels();
-    let (bits, handshake) = (Label(Label::HANDSHAKE | !(2 * Label::HANDSHAKE - 1)), Label(Label::HANDSHAKE));
+    let labels = text(LABELS);
     let mut rules = Vec::new();
     let mut rule = |chain, text, parts| rules.push(Rule { chain, text, parts });
-    rule(
-        "early",
-        format!("meta priority & {bits} == {handshake} notrack"),
-        vec![part::priority(bits.0, Is::Equal(handshake.0)), part::notrack()],
-    );
+    rule("early", format!("{labels} notrack"), vec![test(LABELS), part::notrack()]);
     // IPv4's forwarding has overwritten the label.
     for chain in ["proxy_forward", "proxy_input"] {
         rule(
@@ -119,12 +121,10 @@ pub(super) fn rules(lost: &str) -> Vec<Rule> {
             vec![part::ct_state(state::UNTRACKED), part::goto("proxied")],
         );
     }
-    let masquerade = Label(Label::HANDSHAKE | Label::HANDSHAKE_MASQUERADE);
-    let last = Label(2 * Label::HANDSHAKE - 1);
     rule(
         "resumed",
-        format!("meta priority {masquerade}-{last} meta mark set meta mark | {MASQUERADE_MARK:#x}"),
-        vec![part::priority_between(masquerade.0, last.0), part::set_mark_bits(MASQUERADE_MARK)],
+        format!("{} meta mark set meta mark | {MASQUERADE_MARK:#x}", text(MASQUERADED)),
+        vec![test(MASQUERADED), part::set_mark_bits(MASQUERADE_MARK)],
     );
     let id = Label(Label::HANDSHAKE_MASQUERADE - 1);
     rule("resumed", format!("meta priority set meta priority & {id}"), vec![part::mask_priority(id.0)]);
@@ -136,11 +136,11 @@ pub(super) fn rules(lost: &str) -> Vec<Rule> {
         rule(
             "verdict",
             format!(
-                "meta priority {labels} meta nfproto {keyword} meta l4proto tcp tcp flags & (syn | ack) != syn update \
+                "{labels} meta nfproto {keyword} meta l4proto tcp tcp flags & (syn | ack) != syn update \
                  @{MAP} {{ {key} : meta priority }}"
             ),
             vec![
-                labelled(),
+                test(LABELS),
                 tcp.clone(),
                 part::syn_without_ack(false),
                 load_key(family),
@@ -198,20 +198,20 @@ pub(super) fn rules(lost: &str) -> Vec<Rule> {
         );
     }
     rule("resumed", format!("counter name {lost} drop"), vec![part::count(lost), part::discard()]);
-    rule("resume", format!("meta priority {labels} goto resumed"), vec![labelled(), part::goto("resumed")]);
+    rule("resume", format!("{labels} goto resumed"), vec![test(LABELS), part::goto("resumed")]);
     rules
 }
 
 /// Rules at the start of `peculiar`: such packets go on untranslated, if their label is remembered.
 pub(super) fn settle(counter: &str) -> [Rule; 3] {
-    let labels = labels();
+    let labels = text(LABELS);
     let [v4, v6] = Family::ALL.map(|family| {
         let (key, keyword) = (key(family), keyword(family));
         let text = format!(
-            "meta priority {labels} meta nfproto {keyword} meta l4proto tcp {key} @{MAP} counter name {counter} accept"
+            "{labels} meta nfproto {keyword} meta l4proto tcp {key} @{MAP} counter name {counter} accept"
         );
         let parts = vec![
-            labelled(),
+            test(LABELS),
             part::family(family),
             part::protocol(TCP),
             load_key(family),
@@ -221,11 +221,10 @@ pub(super) fn settle(counter: &str) -> [Rule; 3] {
         ];
         Rule { chain: "peculiar", text, parts }
     });
-    let text = format!(
-        "meta priority {labels} meta l4proto tcp tcp flags & (syn | ack) == syn counter name {counter} accept"
-    );
+    let text =
+        format!("{labels} meta l4proto tcp tcp flags & (syn | ack) == syn counter name {counter} accept");
     let parts = vec![
-        labelled(),
+        test(LABELS),
         part::protocol(TCP),
         part::syn_without_ack(true),
         part::count(counter),
@@ -235,17 +234,14 @@ pub(super) fn settle(counter: &str) -> [Rule; 3] {
 }
 
 /// Rule at the start of `masquerading`: the label ends where the packet that it was given back to is about to leave.
-pub(super) fn end(labels: Label, peculiar: Label) -> Rule {
+pub(super) fn end() -> Rule {
     let none = Label::NONE;
+    let backend = (Label(Label::PECULIAR.0 | Label::SCHEMA.0), Label::OURS);
     Rule {
         chain: "masquerading",
-        text: format!(
-            "meta priority & {labels} != {none} meta priority & {peculiar} == {none} ct status dnat fib saddr type != \
-             local meta priority set {none}"
-        ),
+        text: format!("{} ct status dnat fib saddr type != local meta priority set {none}", text(backend)),
         parts: vec![
-            part::priority(labels.0, Is::Not(none.0)),
-            part::priority(peculiar.0, Is::Equal(none.0)),
+            test(backend),
             part::ct_status(status::DNAT, Is::Not(0)),
             part::source_is_not_local(),
             part::set_priority(none.0),

@@ -75,17 +75,8 @@ fn every_counter_is_used() {
     }
 }
 
-/// Where they are chosen by hand in rules.
 #[test]
-fn handshakes_have_labels_that_no_backend_and_no_verdict_has() {
-    assert_eq!(handshake::labels(), "4000:10-7fff:ffff");
-    for label in [Label::REJECT, Label::DROP, Label::PROBE] {
-        assert!(label.0 >= 2 * Label::HANDSHAKE);
-    }
-    for mark in [0, MASQUERADE_MARK] {
-        let label = Label(Label::RESERVED - 1).handshake(mark).0;
-        assert!((Label::HANDSHAKE + Label::FIRST..2 * Label::HANDSHAKE).contains(&label), "{label:x}");
-    }
+fn rules_without_synproxy_have_none() {
     assert!(!rules(Synproxy::Absent).iter().any(|rule| rule.text.contains("synproxy")));
 }
 

@@ -1,0 +1,159 @@
+//! Which schemas the attached programs are of, and what a schema takes over from another.
+//!
+//! The kernel itself tells: an attached program names its maps, and the directory that a map is pinned in names its schema.
+//! So no record has to be kept, which a crash or an older release could leave untrue.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs, io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    maps::{MapData, MapError},
+    pin::PinError,
+};
+use datapath::abi::{SCHEMA, map};
+
+use super::{
+    pins::{self, PinDir},
+    sys,
+};
+
+/// Why nobody knows which programs are attached, or what they left could not be taken over.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error(transparent)]
+    Pins(#[from] pins::Error),
+    #[error("cannot read the attachment {pin}")]
+    Link { pin: PathBuf, source: io::Error },
+    #[error("cannot ask for the maps of the program in {pin}")]
+    Program { pin: PathBuf, source: io::Error },
+    #[error("cannot read the pinned map {pin}")]
+    Map { pin: PathBuf, source: io::Error },
+    #[error("cannot read map {name} of another version")]
+    Open { name: &'static str, source: MapError },
+    #[error("cannot pin map {name} of another version at {pin}")]
+    Pin { name: &'static str, pin: PathBuf, source: PinError },
+}
+
+/// What the pinned links tell of their programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// The schemas whose maps the programs use; most often one, none before the first start, and two after a daemon was
+    /// killed while it replaced the programs of another version.
+    pub schemas: BTreeSet<u32>,
+    /// Whether some program uses the maps of [`map::STATE`] where this version has them.
+    pub state: bool,
+    /// Whether there is any program.
+    pub any: bool,
+}
+
+impl Attached {
+    /// The schema that serves, if it is another one.
+    #[must_use]
+    pub fn other(&self) -> Option<u32> {
+        if self.schemas.contains(&SCHEMA) { None } else { self.schemas.last().copied() }
+    }
+}
+
+/// Looks at the programs in pinned links.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn attached(pins: &PinDir) -> Result<Attached, Error> {
+    let mut used = BTreeSet::new();
+    for name in pins.link_names()? {
+        let pin = pins.links().join(name);
+        let link = match sys::open_pin(&pin) {
+            // Removed since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            link => link.map_err(|source| Error::Link { pin: pin.clone(), source })?,
+        };
+        let info = sys::link_info(link.as_fd()).map_err(|source| Error::Link { pin: pin.clone(), source })?;
+        match sys::program_maps(info.program) {
+            Ok(maps) => used.extend(maps),
+            // A link that was detached may have lost its program.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::Program { pin, source }),
+        }
+    }
+    let mut schemas = BTreeSet::new();
+    for schema in pins.schemas()? {
+        // Those of the state may be taken over from there, and be used by programs of this schema.
+        let own = |name: &str| !map::STATE.contains(&name);
+        if !ids(&pins.maps_of(schema), own)?.is_disjoint(&used) {
+            schemas.insert(schema);
+        }
+    }
+    Ok(Attached { schemas, state: !ids(&pins.state(), |_| true)?.is_disjoint(&used), any: !used.is_empty() })
+}
+
+/// Makes the pinned maps of this schema such as may be loaded: those that no attached program uses are removed. They are
+/// what an earlier daemon left, and another version may have given their numbers to others since.
+///
+/// # Errors
+///
+/// A pin cannot be removed or made.
+pub fn prepare(pins: &PinDir, attached: &Attached) -> Result<(), Error> {
+    if !attached.schemas.contains(&SCHEMA) {
+        pins.discard(SCHEMA)?;
+    }
+    if attached.any && !attached.state {
+        pins.discard_state()?;
+        if attached.schemas.contains(&LAST_WITHOUT_STATE) {
+            take_over_state(pins)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the pins of all other schemas' maps, once no program of theirs is attached any more.
+///
+/// # Errors
+///
+/// A pin cannot be removed.
+pub fn discard_others(pins: &PinDir) -> Result<(), Error> {
+    let mut others = pins.schemas()?.into_iter().filter(|schema| *schema != SCHEMA);
+    others.try_for_each(|schema| pins.discard(schema).map_err(Into::into))
+}
+
+/// The ids of the maps that are pinned in a directory, of those with certain names.
+fn ids(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<BTreeSet<u32>, Error> {
+    let failed = |pin: &Path| {
+        let pin = pin.to_owned();
+        move |source| Error::Map { pin, source }
+    };
+    let mut ids = BTreeSet::new();
+    for entry in fs::read_dir(dir).map_err(failed(dir))? {
+        let pin = entry.map_err(failed(dir))?.path();
+        if !pin.file_name().and_then(OsStr::to_str).is_some_and(&wanted) {
+            continue;
+        }
+        let map = sys::open_pin(&pin).map_err(failed(&pin))?;
+        ids.insert(sys::object_id(map.as_fd()).map_err(failed(&pin))?);
+    }
+    Ok(ids)
+}
+
+/// The last schema that kept the maps of [`map::STATE`] beside its others.
+const LAST_WITHOUT_STATE: u32 = 5;
+
+/// Takes over what clients and sockets were told from the schema that kept it beside its other maps: the maps are pinned
+/// in the directory for this, so that the programs of both schemas share them.
+fn take_over_state(pins: &PinDir) -> Result<(), Error> {
+    let from = pins.maps_of(LAST_WITHOUT_STATE);
+    for name in map::STATE {
+        let (old, new) = (from.join(name), pins.map(name));
+        if !old.exists() {
+            continue;
+        }
+        let map = MapData::from_pin(&old).map_err(|source| Error::Open { name, source })?;
+        map.pin(&new).map_err(|source| Error::Pin { name, pin: new, source })?;
+    }
+    Ok(())
+}
