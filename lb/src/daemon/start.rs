@@ -42,7 +42,7 @@ impl Daemon {
         let (cgroup, cgroup_dir) = cgroup::open(options.cgroup.as_deref())?;
 
         namespace::check(&pins)?;
-        let takeover = Takeover::begin(&pins).context("cannot tell which programs serve")?;
+        let takeover = Takeover::begin(&pins, &snapshot).context("cannot tell which programs serve")?;
         let nft = Nft::beside(takeover.former()).context("cannot read the nft tables")?;
         let no_synproxy = nft.lacks_synproxy().context("cannot learn what nf_tables can do here")?;
         if let Some(reason) = no_synproxy.filter(|_| options.guard.is_some()) {

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use anyhow::Context as _;
-use datapath::abi::SCHEMA;
 use tracing::{info, warn};
 
 use super::{Daemon, attachments::Watch};
@@ -14,6 +13,7 @@ use crate::{
         schemas::{self, Attached},
     },
     error::chain,
+    model::link::Snapshot,
     plan::QUARANTINE,
 };
 
@@ -32,8 +32,8 @@ impl Takeover {
     /// # Errors
     ///
     /// The attachments cannot be read, or pins not be made or removed.
-    pub(super) fn begin(pins: &PinDir) -> Result<Self, schemas::Error> {
-        let attached = schemas::attached(pins)?;
+    pub(super) fn begin(pins: &PinDir, snapshot: &Snapshot) -> Result<Self, schemas::Error> {
+        let attached = schemas::attached(pins, indexes(snapshot))?;
         schemas::prepare(pins, &attached)?;
         let former = attached.other();
         if let Some(former) = former {
@@ -48,6 +48,10 @@ impl Takeover {
     pub(super) fn former(&self) -> Option<u32> {
         self.former
     }
+}
+
+fn indexes(snapshot: &Snapshot) -> impl Iterator<Item = u32> {
+    snapshot.interfaces.iter().map(|interface| interface.index)
 }
 
 impl Daemon {
@@ -84,10 +88,9 @@ impl Daemon {
         let attached = self.attach_sockets().and_then(|()| {
             self.guard(self.restricts());
             self.attach();
-            Ok(schemas::attached(&self.pins)?)
+            Ok(schemas::attached(&self.pins, indexes(&self.snapshot))?)
         });
-        let done =
-            attached.as_ref().is_ok_and(|attached| attached.schemas.iter().all(|schema| *schema == SCHEMA));
+        let done = attached.as_ref().is_ok_and(Attached::are_ours);
         self.takeover.former = Some(former).filter(|_| !done);
         attached
     }

@@ -18,6 +18,7 @@ use aya::{
 use datapath::abi::{SCHEMA, map};
 
 use super::{
+    attach,
     pins::{self, PinDir},
     sys,
 };
@@ -30,8 +31,10 @@ pub enum Error {
     Pins(#[from] pins::Error),
     #[error("cannot read the attachment {pin}")]
     Link { pin: PathBuf, source: io::Error },
-    #[error("cannot ask for the maps of the program in {pin}")]
-    Program { pin: PathBuf, source: io::Error },
+    #[error("cannot read the clsact filter of interface {index}")]
+    Filter { index: u32, source: io::Error },
+    #[error("cannot ask for the maps of the program in {place}")]
+    Program { place: PathBuf, source: io::Error },
     #[error("cannot read the pinned map {pin}")]
     Map { pin: PathBuf, source: io::Error },
     #[error("cannot read map {name} of another version")]
@@ -40,17 +43,18 @@ pub enum Error {
     Pin { name: &'static str, pin: PathBuf, source: PinError },
 }
 
-/// What the pinned links tell of their programs.
+/// What attached programs tell by the maps that they use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attached {
-    /// The schemas whose maps the programs use; most often one, none before the first start, and two after a daemon was
-    /// killed while it replaced the programs of another version.
+    /// Their schemas; most often one, none before the first start, and two after a daemon was killed while it replaced the
+    /// programs of another version. [`UNKNOWN`] are those whose maps are not pinned any more.
     pub schemas: BTreeSet<u32>,
     /// Whether some program uses the maps of [`map::STATE`] where this version has them.
     pub state: bool,
-    /// Whether there is any program.
-    pub any: bool,
 }
+
+/// Stands for a schema of which there are programs, but no pinned maps.
+pub const UNKNOWN: u32 = 0;
 
 impl Attached {
     /// The schema that serves, if it is another one.
@@ -58,15 +62,44 @@ impl Attached {
     pub fn other(&self) -> Option<u32> {
         if self.schemas.contains(&SCHEMA) { None } else { self.schemas.last().copied() }
     }
+
+    /// Whether all programs are of this schema.
+    #[must_use]
+    pub fn are_ours(&self) -> bool {
+        self.schemas.iter().all(|schema| *schema == SCHEMA)
+    }
 }
 
-/// Looks at the programs in pinned links.
+/// Looks at the programs in pinned links and, on the interfaces of these indexes, in our filter of the clsact qdisc.
 ///
 /// # Errors
 ///
 /// The kernel refuses.
-pub fn attached(pins: &PinDir) -> Result<Attached, Error> {
-    let mut used = BTreeSet::new();
+pub fn attached(pins: &PinDir, interfaces: impl Iterator<Item = u32>) -> Result<Attached, Error> {
+    // Those of the state may be taken over from a schema, and be used by programs of this one.
+    let own = |name: &str| !map::STATE.contains(&name);
+    let schemas = pins.schemas()?.into_iter();
+    let schemas: Vec<(u32, BTreeSet<u32>)> =
+        schemas.map(|schema| Ok((schema, ids(&pins.maps_of(schema), own)?))).collect::<Result<_, Error>>()?;
+    let state = ids(&pins.state(), |_| true)?;
+    let mut attached = Attached::default();
+    for (place, program) in programs(pins, interfaces)? {
+        let used: BTreeSet<u32> = match sys::program_maps(program) {
+            Ok(maps) => maps.into_iter().collect(),
+            // What was detached may have lost its program.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(Error::Program { place, source }),
+        };
+        attached.state |= !state.is_disjoint(&used);
+        let schema = schemas.iter().find(|(_, maps)| !maps.is_disjoint(&used));
+        attached.schemas.insert(schema.map_or(UNKNOWN, |(schema, _)| *schema));
+    }
+    Ok(attached)
+}
+
+/// The ids of attached programs, and where they are.
+fn programs(pins: &PinDir, interfaces: impl Iterator<Item = u32>) -> Result<Vec<(PathBuf, u32)>, Error> {
+    let mut programs = Vec::new();
     for name in pins.link_names()? {
         let pin = pins.links().join(name);
         let link = match sys::open_pin(&pin) {
@@ -75,22 +108,16 @@ pub fn attached(pins: &PinDir) -> Result<Attached, Error> {
             link => link.map_err(|source| Error::Link { pin: pin.clone(), source })?,
         };
         let info = sys::link_info(link.as_fd()).map_err(|source| Error::Link { pin: pin.clone(), source })?;
-        match sys::program_maps(info.program) {
-            Ok(maps) => used.extend(maps),
-            // A link that was detached may have lost its program.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Program { pin, source }),
+        // Without a place it was detached, or its interface is gone.
+        if info.place != 0 {
+            programs.push((pin, info.program));
         }
     }
-    let mut schemas = BTreeSet::new();
-    for schema in pins.schemas()? {
-        // Those of the state may be taken over from there, and be used by programs of this schema.
-        let own = |name: &str| !map::STATE.contains(&name);
-        if !ids(&pins.maps_of(schema), own)?.is_disjoint(&used) {
-            schemas.insert(schema);
-        }
+    for index in interfaces {
+        let program = attach::filter_program(index).map_err(|source| Error::Filter { index, source })?;
+        programs.extend(program.map(|program| (format!("the filter of interface {index}").into(), program)));
     }
-    Ok(Attached { schemas, state: !ids(&pins.state(), |_| true)?.is_disjoint(&used), any: !used.is_empty() })
+    Ok(programs)
 }
 
 /// Makes the pinned maps of this schema such as may be loaded: those that no attached program uses are removed. They are
@@ -103,7 +130,7 @@ pub fn prepare(pins: &PinDir, attached: &Attached) -> Result<(), Error> {
     if !attached.schemas.contains(&SCHEMA) {
         pins.discard(SCHEMA)?;
     }
-    if attached.any && !attached.state {
+    if !attached.schemas.is_empty() && !attached.state {
         pins.discard_state()?;
         if attached.schemas.contains(&LAST_WITHOUT_STATE) {
             take_over_state(pins)?;

@@ -26,7 +26,7 @@ pub struct Report {
     /// Every kind of object was listed, and the kernel holds what they ask for.
     pub synced: bool,
     /// The schema of the programs of another version that serve until everything is read and written; none if it is this
-    /// version's programs that serve.
+    /// version's programs that serve. 0 if their maps are not pinned any more, so that nobody knows.
     #[serde(default)]
     pub former_schema: Option<u32>,
     /// Entries of the kernel that are not as they should be.

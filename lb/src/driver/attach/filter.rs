@@ -17,7 +17,7 @@ pub(super) const PRIORITY: u16 = 0x5074;
 /// # Errors
 ///
 /// The kernel does not answer.
-pub(super) fn program(index: u32) -> io::Result<Option<u32>> {
+pub fn program(index: u32) -> io::Result<Option<u32>> {
     let mut message = TcMessage::with_index(index.cast_signed());
     message.header.handle = TcHandle { major: 0, minor: 1 };
     message.header.parent = TcHandle { major: TcHandle::CLSACT.major, minor: TcHandle::MIN_INGRESS };

@@ -13,6 +13,7 @@ mod sockets;
 mod tc;
 mod xdp;
 
+pub use filter::program as filter_program;
 pub use held::{Held, look, unpin};
 pub use names::follow_names;
 pub use sockets::{detach_egress, egress, egress_left, socket, sockets};

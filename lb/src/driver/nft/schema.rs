@@ -32,12 +32,12 @@ fn schema(table: &str) -> Result<Option<u32>, Error> {
 }
 
 /// Which of both names this schema's table has or should have, by the schemas that the tables of these names are of and the
-/// one that serves, if it is another.
+/// one that serves, if it is another; zero is one that nobody knows.
 fn choose(first: Option<u32>, second: Option<u32>, serving: Option<u32>) -> &'static str {
     match (first, second) {
         (Some(SCHEMA), _) => TABLE,
         (_, Some(SCHEMA)) => SECOND,
-        (Some(_), _) if first == serving => SECOND,
+        (Some(_), _) if first == serving || serving == Some(0) => SECOND,
         _ => TABLE,
     }
 }
@@ -130,6 +130,9 @@ mod tests {
             (old, None, None, TABLE),
             (next, None, old, TABLE),
             (None, next, next, TABLE),
+            // It may be the table of programs whose maps are not pinned any more.
+            (old, None, Some(0), SECOND),
+            (Some(SCHEMA), None, Some(0), TABLE),
         ] {
             assert_eq!(choose(first, second, serving), name, "{first:?} {second:?} {serving:?}");
         }

@@ -225,3 +225,22 @@ proptest! {
         }
     }
 }
+
+/// Its table is another one, but clients with affinity are remembered by its ids.
+#[test]
+fn backends_keep_the_ids_that_another_version_gave_them() {
+    let mut daemon = Daemon::new();
+    daemon.put(service("a", 1));
+    daemon.put_slice(slice("a", false, &[100, 101]));
+    let backend = |n| SocketAddr::new(ip(false, n), 8080);
+    let inherited = [(41, backend(100)), (40, backend(101)), (42, backend(102)), (u32::MAX, backend(103))];
+    daemon.planner.adopt(daemon.kernel.actual(), daemon.now);
+    daemon.planner.inherit(&inherited, daemon.now);
+    daemon.sync();
+    let held = |daemon: &Daemon| daemon.kernel.translations.clone().into_iter().collect::<Vec<_>>();
+    let used = [(40, backend(101)), (41, backend(100))];
+    assert_eq!(held(&daemon), [used[0], used[1], (42, backend(102))], "a client may be remembered by any");
+    daemon.settle();
+    assert_eq!(held(&daemon), used);
+    assert_eq!(daemon.planner.pending(), 0);
+}
