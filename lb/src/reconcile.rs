@@ -133,6 +133,8 @@ pub struct Reconciler {
     waiting: BTreeSet<SocketAddr>,
     /// There may be UDP flows to any frontend that began while nobody translated them.
     untranslated: bool,
+    /// Programs of another version serve.
+    stands_by: bool,
 }
 
 /// Wait before what failed is tried again.
@@ -169,6 +171,7 @@ impl Reconciler {
             waiting,
             // Nobody knows what happened to the table before.
             untranslated: true,
+            stands_by: false,
         })
     }
 
@@ -176,6 +179,21 @@ impl Reconciler {
     #[must_use]
     pub fn kernel(&self) -> &Kernel {
         &self.kernel
+    }
+
+    /// Only fills tables, as long as programs of another version serve: deletes nothing, and leaves flows and sockets alone,
+    /// which go where the other version's tables say.
+    pub fn stand_by(&mut self) {
+        self.stands_by = true;
+        self.planner.set_adds_only(true);
+    }
+
+    /// Has the say from now on. Flows and sockets may be to endpoints that are gone since the other version last looked.
+    /// They are looked for with the next [`Reconciler::sync`].
+    pub fn take_charge(&mut self) {
+        self.stands_by = false;
+        self.planner.set_adds_only(false);
+        self.untranslated = true;
     }
 
     /// See [`Nft::settle`].
@@ -216,7 +234,7 @@ impl Reconciler {
     /// Has the conntrack entries of UDP flows deleted, and UDP sockets destroyed, that would go wrong for ever: those to
     /// endpoints that their service port lost, and flows to frontends that are not translated.
     fn sweep(&mut self, index: &Index) {
-        if !self.planner.has_plan() {
+        if !self.planner.has_plan() || self.stands_by {
             return;
         }
         self.touched.merge(self.planner.take_touched());

@@ -32,7 +32,7 @@ impl Cleanup {
             if Nft::beside(None).and_then(|nft| nft.present()).unwrap_or_default() {
                 bail!(
                     "table inet portico is there, though: use the --pin-dir of its instance, or if that is gone, \
-                     `nft delete table inet portico`"
+                     `nft delete table inet portico` (or portico_next)"
                 );
             }
             return Ok(ExitCode::SUCCESS);

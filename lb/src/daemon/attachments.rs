@@ -11,6 +11,7 @@ use crate::{
         cgroup,
         pins::{self, Lock, Node, PinDir},
     },
+    error::chain,
     model::attachment::{Attachment, Hook},
     plan::attachments::{Expected, Fault, Found, Kind, Remedy, faults},
     view::MissingReport,
@@ -40,19 +41,36 @@ pub(super) struct Watch {
 const SAVED: &str = "saved";
 
 impl Watch {
-    /// Over these attachments to the cgroup, once it begins.
-    pub(super) fn new(sockets: Vec<Attachment>, egress: Option<Attachment>) -> Self {
-        Self { sockets, egress, ..Self::default() }
+    /// Says what is attached to the cgroup.
+    pub(super) fn set_sockets(&mut self, sockets: Vec<Attachment>, egress: Option<Attachment>) {
+        (self.sockets, self.egress) = (sockets, egress);
     }
 
-    /// Begins to watch over the maps that are pinned now, and over attachments.
-    pub(super) fn begin(&mut self, pins: &PinDir) -> Result<(), pins::Error> {
+    /// Holds the maps that are pinned now open, unless it does already.
+    pub(super) fn hold_maps(&mut self, pins: &PinDir) -> Result<(), pins::Error> {
+        if !self.maps.is_empty() {
+            return Ok(());
+        }
         for name in pins.map_names()?.into_iter().chain([SAVED.to_owned()]) {
             let path = map_pin(pins, &name);
             let held = Held::open(&path);
             let held = held.map_err(|source| pins::Error::Io { op: "open", path, source })?;
             self.maps.insert(name, held);
         }
+        Ok(())
+    }
+
+    /// Pins the maps again whose pins are gone.
+    pub(super) fn pin_maps(&mut self, pins: &PinDir) -> Result<(), attach::Error> {
+        self.maps.iter_mut().try_for_each(|(name, held)| {
+            let path = map_pin(pins, name);
+            if path.exists() { Ok(()) } else { held.pin_again(&path) }
+        })
+    }
+
+    /// Begins to watch over maps and attachments.
+    fn begin(&mut self, pins: &PinDir) -> Result<(), pins::Error> {
+        self.hold_maps(pins)?;
         self.directory = pins.node();
         self.on = true;
         Ok(())
@@ -97,7 +115,8 @@ impl Watch {
         Found { lost: self.directory != pins.node(), attachments, maps }
     }
 
-    fn renew(&mut self, name: &std::path::Path) -> Result<PinDir, pins::Error> {
+    /// Makes the pin directory anew, and claims it.
+    pub(super) fn renew(&mut self, name: &std::path::Path) -> Result<PinDir, pins::Error> {
         let pins = PinDir::prepare(name)?;
         self.lock = Some(pins.lock()?);
         self.directory = pins.node();
@@ -135,6 +154,7 @@ fn map_pin(pins: &PinDir, name: &str) -> std::path::PathBuf {
 impl Daemon {
     /// Puts back what of ours was detached, replaced or unpinned.
     pub(super) fn mend_attachments(&mut self) {
+        self.watch_over_all();
         // The second time with a directory that was made anew, where everything is missing.
         for _ in 0..2 {
             let expected = self.watch.expected(self.interfaces.attachments());
@@ -159,11 +179,24 @@ impl Daemon {
         self.serving.missing(!self.missing().is_empty());
     }
 
-    /// Begins to watch over maps and attachments.
-    pub(super) fn watch_over(&mut self) -> Result<(), pins::Error> {
-        self.watch.begin(&self.pins)?;
-        self.hold_attachments();
-        Ok(())
+    /// Begins to watch over maps and attachments, unless programs of another version serve. What fails is tried again.
+    pub(super) fn watch_over_all(&mut self) {
+        const WHAT: &str = "the watch over pins";
+        if self.watch.on || self.takeover.former().is_some() {
+            return;
+        }
+        match self.watch.begin(&self.pins) {
+            Ok(()) => {
+                self.watch.missing.remove(WHAT);
+                self.hold_attachments();
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                if self.watch.missing.insert(WHAT.to_owned(), reason.clone()).as_ref() != Some(&reason) {
+                    warn!(reason, "cannot watch over attachments and pins, will be tried again");
+                }
+            }
+        }
     }
 
     /// To be called after something was attached.
@@ -229,6 +262,9 @@ impl Daemon {
     /// Everything of ours that is missing and could not be put back.
     pub(super) fn missing(&self) -> Vec<MissingReport> {
         let lost = self.watch.missing.iter().map(|(what, reason)| (what.clone(), reason.clone()));
-        lost.chain(self.interfaces.missing()).map(|(what, reason)| MissingReport { what, reason }).collect()
+        let former = self.takeover.former().is_some();
+        lost.chain(self.interfaces.missing().into_iter().filter(|_| !former))
+            .map(|(what, reason)| MissingReport { what, reason })
+            .collect()
     }
 }

@@ -164,9 +164,7 @@ impl Daemon {
         tokio::spawn(status::serve(claim, requests.sender()));
         self.serving.ready(&self.options, &requests.sender())?;
         self.serving.translation(self.translation.report());
-        if self.takeover.former().is_none() {
-            self.watch_over()?;
-        }
+        self.watch_over_all();
         let (mut links_due, mut links_rest) = (None, tokio::time::Instant::now());
         let (mut nft_due, mut nft_rest) = (None, tokio::time::Instant::now());
         let mut terminate = signal(SignalKind::terminate())?;
@@ -242,7 +240,10 @@ impl Daemon {
                     self.inspect();
                     nft_rest = tokio::time::Instant::now() + LOOKING_SHARE * began.elapsed();
                 }
-                _ = watch.tick() => self.mend_attachments(),
+                _ = watch.tick() => {
+                    self.replace_broken();
+                    self.mend_attachments();
+                }
                 _ = inspect.tick() => {
                     if self.link_watch.is_none() {
                         self.link_watch = Links::watch().ok();

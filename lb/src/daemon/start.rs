@@ -91,7 +91,10 @@ impl Daemon {
             synced: false,
             takeover,
         };
-        if daemon.takeover.former().is_none() {
+        if daemon.takeover.former().is_some() {
+            daemon.reconciler.stand_by();
+            daemon.watch.hold_maps(&daemon.pins)?;
+        } else {
             daemon.attach_sockets()?;
             daemon.interfaces.attach(&mut daemon.objects, &daemon.pins, &daemon.snapshot, true)?;
             daemon.interfaces.link_up(&daemon.reconciler.kernel().maps.forwarding, &daemon.snapshot);

@@ -211,14 +211,24 @@ impl PinDir {
         self.path.join("links")
     }
 
-    /// Likewise of the maps that outlive a change of the schema.
+    /// Puts a new directory into the place of the one for maps that outlive a change of the schema. It is filled first, under
+    /// another name, so that it is never seen with a part of its maps.
     ///
     /// # Errors
     ///
-    /// A pin cannot be removed.
-    pub fn discard_state(&self) -> Result<(), Error> {
-        remove_dir(self.state())?;
-        self.make()
+    /// A pin cannot be removed or made.
+    pub fn renew_state<E: From<Error>>(&self, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+        let (dir, new) = (self.state(), self.path.join(format!("{STATE_LAYOUT}new")));
+        let io = |op, path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { op, path, source }
+        };
+        remove_dir(new.clone())?;
+        fs::create_dir(&new).map_err(io("create", &new))?;
+        fill(&new)?;
+        remove_dir(dir.clone())?;
+        fs::rename(&new, &dir).map_err(io("rename", &new))?;
+        Ok(())
     }
 
     /// Names of all pinned attachments.

@@ -120,8 +120,8 @@ fn programs(pins: &PinDir, interfaces: impl Iterator<Item = u32>) -> Result<Vec<
     Ok(programs)
 }
 
-/// Makes the pinned maps of this schema such as may be loaded: those that no attached program uses are removed. They are
-/// what an earlier daemon left, and another version may have given their numbers to others since.
+/// Removes the pinned maps of this schema if no attached program uses them: an earlier daemon left them, and another
+/// version may have given their numbers to others since. Then they are made anew when programs are loaded.
 ///
 /// # Errors
 ///
@@ -131,10 +131,8 @@ pub fn prepare(pins: &PinDir, attached: &Attached) -> Result<(), Error> {
         pins.discard(SCHEMA)?;
     }
     if !attached.schemas.is_empty() && !attached.state {
-        pins.discard_state()?;
-        if attached.schemas.contains(&LAST_WITHOUT_STATE) {
-            take_over_state(pins)?;
-        }
+        let state = attached.schemas.contains(&LAST_WITHOUT_STATE).then(|| pins.maps_of(LAST_WITHOUT_STATE));
+        pins.renew_state(|dir| state.map_or(Ok(()), |from| take_over_state(&from, dir)))?;
     }
     Ok(())
 }
@@ -170,12 +168,11 @@ fn ids(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<BTreeSet<u32>, Error
 /// The last schema that kept the maps of [`map::STATE`] beside its others.
 const LAST_WITHOUT_STATE: u32 = 5;
 
-/// Takes over what clients and sockets were told from the schema that kept it beside its other maps: the maps are pinned
-/// in the directory for this, so that the programs of both schemas share them.
-fn take_over_state(pins: &PinDir) -> Result<(), Error> {
-    let from = pins.maps_of(LAST_WITHOUT_STATE);
+/// Takes over what clients and sockets were told from the schema that kept it beside its other maps: the maps are pinned in
+/// a directory for this, too, so that the programs of both schemas share them.
+fn take_over_state(from: &Path, to: &Path) -> Result<(), Error> {
     for name in map::STATE {
-        let (old, new) = (from.join(name), pins.map(name));
+        let (old, new) = (from.join(name), to.join(name));
         if !old.exists() {
             continue;
         }

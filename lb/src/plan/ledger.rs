@@ -83,6 +83,8 @@ pub(super) struct Ledger {
     known_since: Duration,
     /// Backends without references, and since when.
     idle: Idle,
+    /// Nothing is deleted: programs of another version share names and ids.
+    adds_only: bool,
 }
 
 impl Ledger {
@@ -106,6 +108,7 @@ impl Ledger {
             unknown_tables: 0,
             known_since: Duration::ZERO,
             idle: Idle::default(),
+            adds_only: false,
         }
     }
 
@@ -147,6 +150,10 @@ impl Ledger {
     pub(super) fn keep(&mut self) {
         let actual = |key: &&FrontendKey| self.frontends.actual(key).is_some_and(serves);
         self.kept = self.frontends.existing().filter(actual).copied().collect();
+    }
+
+    pub(super) fn set_adds_only(&mut self, adds_only: bool) {
+        self.adds_only = adds_only;
     }
 
     pub(super) fn kept(&self) -> usize {

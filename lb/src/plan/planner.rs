@@ -136,6 +136,12 @@ impl Planner {
         self.ledger.inherit(backends, now);
     }
 
+    /// Whether nothing is deleted, as long as programs of another version serve: names of service ports are shared with
+    /// them, and objects that cannot be read yet may need them and the ids of backends.
+    pub fn set_adds_only(&mut self, adds_only: bool) {
+        self.ledger.set_adds_only(adds_only);
+    }
+
     /// Takes note of what a surface was found to hold, for example that somebody flushed the nft table. What differs
     /// from the plan is mended.
     pub fn found(&mut self, found: Found, now: Duration) {

@@ -6,7 +6,7 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Arc, LazyLock,
@@ -26,7 +26,7 @@ use lab::{
 
 use crate::{
     in_each_xdp_mode,
-    scene::{BINARY, NODE_PORT, SOON, Scene, output, outside, root, web},
+    scene::{BINARY, NODE_PORT, SOON, Scene, cluster_ip, output, outside, root, web},
 };
 
 /// Builds the other version, beside the one under test and with its dependencies.
@@ -162,6 +162,15 @@ fn an_upgrade_and_the_way_back_break_misdeliver_and_refuse_nothing(xdp: XdpMode)
             for download in download {
                 assert_eq!(download.finish().unwrap(), DOWNLOAD_BYTES);
             }
+            for to in Family::ALL.map(cluster_ip) {
+                for socket in ["tcp", "udp", "udp-unconnected"] {
+                    let reports = scene.pod(&[socket, &to.to_string()]);
+                    assert!(
+                        reports.iter().all(|report| report.error.is_none()),
+                        "{socket} {to}: {reports:?}"
+                    );
+                }
+            }
             assert_eq!(layouts(&scene).len(), 1, "maps of one version at a time: {:?}", layouts(&scene));
         }
     }
@@ -210,14 +219,8 @@ fn maps_of_an_earlier_time_are_not_gone_by() {
     scene.finish();
 }
 
-/// The old programs serve until the new version knows everything that they serve.
-#[test]
-fn a_version_that_cannot_read_everything_does_not_take_over() {
-    root();
-    let mut scene = scene(XdpMode::Native);
-    let clients = Clients::start(scene.client());
-    let before = layouts(&scene);
-    scene.manifests.put_text("other.yaml", "kind: Service\nspec: [").unwrap();
+/// Has the other version wait, because it cannot read what the former one serves.
+fn wait_beside(scene: &mut Scene) {
     let status = |scene: &Scene, wanted: &dyn Fn(&serde_json::Value) -> bool| {
         eventually_ok("the status is as wanted", START, || match scene.daemon.status() {
             Ok(status) if wanted(&status) => Ok(()),
@@ -225,12 +228,75 @@ fn a_version_that_cannot_read_everything_does_not_take_over() {
         })
         .unwrap();
     };
-    status(&scene, &|status| status["rejected"].as_array().is_some_and(|list| !list.is_empty()));
+    scene.manifests.put_text("other.yaml", "kind: Service\nspec: [").unwrap();
+    status(scene, &|status| status["rejected"].as_array().is_some_and(|list| !list.is_empty()));
     scene.daemon.kill();
     scene.daemon.set_binary(&NEXT);
     scene.daemon.start_again().unwrap();
     // The ports of the service that it can read, over TCP and UDP.
-    status(&scene, &|status| status["formerSchema"].is_number() && status["services"] == 2);
+    status(scene, &|status| status["formerSchema"].is_number() && status["services"] == 2);
+}
+
+/// The conntrack entries of a UDP flow to each address of the service that cannot be read, by their ids.
+fn udp_flows(scene: &Scene) -> Vec<String> {
+    let mut ids = Vec::new();
+    for (to, _) in places().into_iter().filter(|(_, backend)| *backend == "backend2") {
+        let flow = scene.client().udp_from(4_000, to).unwrap();
+        flow.exchange(10).unwrap();
+        let (family, to) = (if to.is_ipv4() { "ipv4" } else { "ipv6" }, to.ip().to_string());
+        let arguments = ["-L", "-f", family, "-p", "udp", "--sport", "4000", "-d", &to, "-o", "id"];
+        let listed = scene.gateway("conntrack", &arguments);
+        ids.extend(listed.split_whitespace().filter(|word| word.starts_with("id=")).map(str::to_owned));
+    }
+    assert_eq!(ids.len(), 4, "{ids:?}");
+    ids
+}
+
+/// What the other version waits for protects nothing when the programs that serve are broken.
+#[test]
+fn a_version_takes_over_at_once_from_programs_that_do_not_serve() {
+    root();
+    for damage in ["nft delete table inet portico", "rm -r PINS"] {
+        let mut scene = scene(XdpMode::Native);
+        wait_beside(&mut scene);
+        let pins = scene.bpffs().join("portico");
+        scene.gateway("sh", &["-c", &damage.replace("PINS", pins.to_str().unwrap())]);
+        let client = scene.client().with_timeout(Duration::from_millis(300));
+        eventually_ok("the service that it can read is served", SOON, || {
+            outside().try_for_each(|to| client.tcp_once(to).and(client.udp_once(to, 10)).map(drop))
+        })
+        .unwrap_or_else(|e| panic!("{damage}: {e}"));
+        scene.wait_synced();
+        scene.finish();
+    }
+}
+
+/// Another version may attach to more hooks than this one knows.
+#[test]
+fn what_another_version_alone_attaches_is_detached() {
+    root();
+    let mut scene = scene(XdpMode::Native);
+    let clients = Clients::start(scene.client());
+    scene.daemon.kill();
+    let links = scene.bpffs().join("portico/links");
+    fs::rename(links.join("cgroup-getpeername6"), links.join("cgroup-later")).unwrap();
+    scene.daemon.set_binary(&NEXT);
+    scene.start_again();
+    assert!(!links.join("cgroup-later").exists() && links.join("cgroup-getpeername6").exists());
+    clients.assert_all_answered();
+    scene.finish();
+}
+
+/// The old programs serve until the new version knows everything that they serve.
+#[test]
+fn a_version_that_cannot_read_everything_does_not_take_over() {
+    root();
+    let mut scene = scene(XdpMode::Native);
+    let clients = Clients::start(scene.client());
+    let before = layouts(&scene);
+    let flows = udp_flows(&scene);
+    wait_beside(&mut scene);
+    assert_eq!(udp_flows(&scene), flows, "its flows are left alone");
     let check = output(&mut scene.daemon.command(&["status", "--check"]));
     assert_eq!(check.code, Some(1), "{check:?}");
     assert!(check.stdout.contains("serve until everything is read"), "{check:?}");
@@ -277,7 +343,7 @@ fn affinity_outlives_a_change_of_version() {
     scene.finish();
 }
 
-/// Killed at any time in the middle, followed by either version.
+/// Killed before, in the middle of and after the switch, and followed by either version.
 #[test]
 fn a_version_killed_while_it_takes_over_is_not_missed() {
     root();
@@ -285,28 +351,32 @@ fn a_version_killed_while_it_takes_over_is_not_missed() {
     let client = scene.client();
     let mut idle: Vec<_> = places().into_iter().map(|(to, _)| client.tcp(to).unwrap()).collect();
     let clients = Clients::start(client.clone());
-    for (round, binary) in [NEXT.as_path(), BINARY.as_ref()].into_iter().cycle().take(12).enumerate() {
-        scene.daemon.kill();
-        scene.daemon.set_binary(binary);
-        scene.daemon.start_again().unwrap();
-        // Earlier and earlier: after the switch, while it is made, before it.
-        let lines = scene.daemon.stderr().len();
-        let wanted = ["took over", "attached", "serve until", "running"][round % 4];
-        eventually_ok("it is that far", START, || {
-            let log = scene.daemon.stderr();
-            if log[lines.min(log.len())..].iter().any(|line| line.contains(wanted)) {
-                Ok(())
-            } else {
-                Err(log.join("\n"))
+    let versions: [&Path; 2] = [BINARY.as_ref(), &NEXT];
+    // Which of both serves.
+    let mut serves = 0;
+    for stage in ["serve until", "in sync", "attached", "took over"] {
+        for successor in [0, 1] {
+            scene.daemon.kill();
+            scene.daemon.set_binary(versions[1 - serves]);
+            let before = scene.daemon.stderr().len();
+            scene.daemon.start_again().unwrap();
+            eventually_ok(stage, START, || {
+                let log = scene.daemon.stderr();
+                if log[before..].iter().any(|line| line.contains(stage)) {
+                    Ok(())
+                } else {
+                    Err(log.join("\n"))
+                }
+            })
+            .unwrap();
+            scene.daemon.kill();
+            scene.daemon.set_binary(versions[successor]);
+            scene.start_again();
+            serves = successor;
+            for connection in &mut idle {
+                connection.get().unwrap_or_else(|e| panic!("{stage}, then {successor}: {e}"));
             }
-        })
-        .unwrap();
-    }
-    scene.daemon.kill();
-    scene.daemon.set_binary(BINARY.as_ref());
-    scene.start_again();
-    for connection in &mut idle {
-        connection.get().unwrap();
+        }
     }
     clients.assert_all_answered();
     scene.finish();

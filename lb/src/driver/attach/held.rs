@@ -95,7 +95,9 @@ pub fn look(pins: &PinDir, wanted: &Attachment, held: &mut Option<Held>) -> (Run
     let Some(pin) = &wanted.pin else {
         let runs = match filter::program(wanted.place as u32) {
             Ok(Some(program)) => Runs::Program(program),
-            _ => nothing(wanted),
+            Ok(None) => nothing(wanted),
+            // Nobody knows, so it is left alone, and looked at again.
+            Err(_) => Runs::Program(wanted.program),
         };
         return (runs, Pin::Kept);
     };

@@ -119,6 +119,22 @@ pub fn attached_now(pins: &PinDir) -> Result<Attached, pins::Error> {
     Ok(attached)
 }
 
+/// Detaches what is pinned under a name that this version gives to no attachment, and returns the names: another version
+/// may attach to more hooks.
+///
+/// # Errors
+///
+/// The pins cannot be listed, or one cannot be removed.
+pub fn detach_unknown(pins: &PinDir) -> Result<Vec<String>, Error> {
+    let mut names = pins.link_names()?;
+    names.retain(|name| match name.strip_prefix(CGROUP) {
+        Some(hook) => !sockets::is_known(hook),
+        None => xdp_of(name).is_none() && !name.starts_with(TCX),
+    });
+    names.iter().try_for_each(|name| remove(&pins.links().join(name)))?;
+    Ok(names)
+}
+
 /// Whether any pinned attachment is still on an interface, which ends with the interface's network namespace.
 ///
 /// # Errors

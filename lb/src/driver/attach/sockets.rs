@@ -43,6 +43,11 @@ pub fn socket(
     attach(objects, pins, cgroup, name.ok_or_else(|| Error::Unknown(hook.to_owned()))?)
 }
 
+/// Whether there is a program of this version for a hook of a cgroup, by the hook's name in its pin.
+pub(super) fn is_known(hook: &str) -> bool {
+    hook == EGRESS || SOCKET_PROGRAMS.into_iter().any(|name| hook_of(name) == hook)
+}
+
 fn hook_of(program: &'static str) -> &'static str {
     program.trim_start_matches("portico_")
 }

@@ -9,6 +9,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd as _},
     sync::{Arc, Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -31,6 +32,8 @@ use super::{
 /// For how long the kernel's answer is waited for, and a list begun anew that others interrupt by their changes. 200,000
 /// elements are written in less than a second.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+/// Time between the end of a list that was interrupted and the next.
+const PAUSE: Duration = Duration::from_millis(10);
 /// The kernel fills at most 32 KiB at a time.
 const BUFFER: usize = 1 << 16;
 /// For the errors of a transaction, one for each message: enough for some thousand.
@@ -348,6 +351,8 @@ pub(super) fn uninterrupted<T>(
         if Instant::now() >= until {
             return Err(Error::Interrupted { attempt: attempt.to_owned(), seconds: DEADLINE.as_secs() });
         }
+        // Whoever changes the ruleset may be done soon.
+        thread::sleep(PAUSE);
     }
 }
 

@@ -72,6 +72,14 @@ impl Nft {
         Ok(elements.into_iter().filter_map(backend).collect())
     }
 
+    /// Whether the table of another schema, which this one is beside, is gone.
+    ///
+    /// # Errors
+    /// If the tables cannot be read.
+    pub fn is_alone(&self, serving: u32) -> Result<bool, Error> {
+        Ok(self.name() == SECOND && schema(TABLE)?.is_none_or(|found| found != serving && serving != 0))
+    }
+
     /// Gives this schema's table its name, `inet portico`, in one transaction, and deletes that of the other one, whose
     /// labels no packet may carry any more.
     ///

@@ -15,6 +15,9 @@ impl Ledger {
     /// The next step that is safe now. Referents are written before what refers to them and deleted after; items
     /// whose referents could not be written wait, others go on.
     pub(in crate::plan) fn next(&mut self, now: Duration) -> Option<Step> {
+        if self.adds_only {
+            return self.put();
+        }
         if self.unknown_tables == 0 {
             for id in self.idle.take_due(now, self.known_since) {
                 self.backends.unset(&id);
@@ -193,7 +196,7 @@ impl Ledger {
 
     /// When the next backend has been idle for long enough.
     pub(in crate::plan) fn wake_at(&self) -> Option<Duration> {
-        let since = self.idle.first().filter(|_| self.unknown_tables == 0)?;
+        let since = self.idle.first().filter(|_| self.unknown_tables == 0 && !self.adds_only)?;
         Some(since.max(self.known_since).saturating_add(QUARANTINE))
     }
 }
