@@ -241,7 +241,10 @@ pub(super) fn join(gateway: &Netns, near: &str, far: &Netns) -> Result<(), LabEr
 /// A host answers a peer with few ICMP errors a second; who sends many refused packets here wants to see each refused.
 pub(super) fn answer_all_errors(ns: &Netns) -> Result<(), LabError> {
     ns.sysctl("ipv4/icmp_ratelimit", "0")?;
-    ns.sysctl("ipv6/icmp/ratelimit", "0")
+    ns.sysctl("ipv6/icmp/ratelimit", "0")?;
+    // Errors of no type are counted for the limit that all namespaces of the machine share (`icmp_global_allow`).
+    ns.sysctl("ipv4/icmp_ratemask", "0")?;
+    ns.sysctl("ipv6/icmp/ratemask", "\n")
 }
 
 /// Addresses at both ends of a link, and the far end's default routes.
