@@ -262,6 +262,8 @@ impl Daemon {
     /// Everything of ours that is missing and could not be put back.
     pub(super) fn missing(&self) -> Vec<MissingReport> {
         let lost = self.watch.missing.iter().map(|(what, reason)| (what.clone(), reason.clone()));
+        let table = self.translation.failure().map(|reason| ("the nft table".to_owned(), reason.to_owned()));
+        let lost = lost.chain(table);
         let former = self.takeover.former().is_some();
         lost.chain(self.interfaces.missing().into_iter().filter(|_| !former))
             .map(|(what, reason)| MissingReport { what, reason })

@@ -22,6 +22,8 @@ const LISTING_SHARE: u32 = 20;
 #[derive(Debug)]
 pub(super) struct Watchman {
     report: Translations,
+    /// Why the table cannot be mended, if it is not as it should be.
+    failure: Option<String>,
     /// Somebody else changed the nft ruleset since its elements were last listed.
     suspect: bool,
     /// When they may be listed again.
@@ -31,14 +33,23 @@ pub(super) struct Watchman {
 impl Watchman {
     /// Begins with a probe.
     pub(super) fn new(nft: &Nft) -> Self {
-        let mut watchman =
-            Self { report: Translations::default(), suspect: false, next_listing: Instant::now() };
+        let mut watchman = Self {
+            report: Translations::default(),
+            failure: None,
+            suspect: false,
+            next_listing: Instant::now(),
+        };
         watchman.probe(nft);
         watchman
     }
 
     pub(super) fn report(&self) -> &Translations {
         &self.report
+    }
+
+    /// Why the table cannot be mended, if it is not as it should be.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// Somebody else changed the ruleset, or may have.
@@ -48,13 +59,26 @@ impl Watchman {
 
     /// Mends the nft table if it is not what it should be.
     pub(super) fn inspect(&mut self, reconciler: &mut Reconciler, index: &Index) {
+        let failed = self.failure.take();
         match reconciler.repair(index) {
-            Ok(Ensured::Kept) => self.inspect_elements(reconciler, index),
+            Ok(Ensured::Kept) => {
+                if failed.is_some() {
+                    self.probe(&reconciler.kernel().nft);
+                }
+                self.inspect_elements(reconciler, index);
+            }
             Ok(ensured) => {
                 warn!(?ensured, "the nft table was not as it should be and has been mended");
                 self.mended(reconciler);
             }
-            Err(error) => warn!(reason = chain(&error), "cannot mend the nft table"),
+            Err(error) => {
+                let reason = chain(&error);
+                if failed.as_ref() != Some(&reason) {
+                    warn!(reason, "cannot mend the nft table, will be tried again");
+                    self.probe(&reconciler.kernel().nft);
+                }
+                self.failure = Some(reason);
+            }
         }
     }
 

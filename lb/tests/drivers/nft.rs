@@ -239,7 +239,9 @@ fn a_process_without_privileges_is_told_what_it_lacks() {
         assert_eq!(result, 0);
         Nft::new().remove().unwrap_err()
     });
-    assert_eq!(error.to_string(), "cannot delete table inet portico: not permitted; CAP_NET_ADMIN is needed");
+    let told = "cannot delete table inet portico: not permitted; CAP_NET_ADMIN is needed, and that no other process owns \
+                the table";
+    assert_eq!(error.to_string(), told);
 }
 
 #[test]

@@ -16,7 +16,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The process may not.
-    #[error("cannot {attempt}: not permitted; CAP_NET_ADMIN is needed")]
+    #[error(
+        "cannot {attempt}: not permitted; CAP_NET_ADMIN is needed, and that no other process owns the table"
+    )]
     Permission {
         /// What was attempted.
         attempt: String,
