@@ -88,7 +88,11 @@ impl Run {
         allocator::give_back_large_blocks();
         // Whoever started it may have blocked them, and a mask is inherited.
         SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]).thread_unblock()?;
-        runtime()?.block_on(daemon::run(config.options))?;
+        let runtime = runtime()?;
+        let outcome = runtime.block_on(daemon::run(config.options));
+        // A file may be read or an object parsed for a long time yet, which nobody waits for.
+        runtime.shutdown_background();
+        outcome?;
         Ok(ExitCode::SUCCESS)
     }
 

@@ -4,7 +4,7 @@ use lab::{
     Daemon, Topology, XdpMode,
     addr::{self, Family},
     client::Client,
-    eventually_ok,
+    eventually, eventually_ok,
     manifest::Service,
 };
 use serde_json::json;
@@ -97,4 +97,24 @@ fn a_file_that_breaks_keeps_its_last_good_contents() {
     })
     .unwrap();
     scene.finish();
+}
+
+/// A file that takes long to read holds nobody up who wants the daemon to end.
+#[test]
+fn the_daemon_ends_while_it_reads() {
+    root();
+    let mut scene = Scene::with_two_backends(XdpMode::Native);
+    let read = |scene: &Scene| {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", scene.daemon.pid())).unwrap();
+        io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<usize>().ok()).unwrap()
+    };
+    let document =
+        "---\napiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: b}\nspec: {ports: [{port: 1}]}\n";
+    let text = document.repeat(200_000);
+    let before = read(&scene);
+    scene.manifests.put_text("many.yaml", &text).unwrap();
+    eventually("it is read", SOON, || (read(&scene) > before + text.len()).then_some(())).unwrap();
+    let status = scene.daemon.terminate().unwrap();
+    assert!(status.success(), "{status}");
+    scene.clean();
 }
