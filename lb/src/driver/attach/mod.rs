@@ -129,7 +129,7 @@ pub fn detach_unknown(pins: &PinDir) -> Result<Vec<String>, Error> {
     let mut names = pins.link_names()?;
     names.retain(|name| match name.strip_prefix(CGROUP) {
         Some(hook) => !sockets::is_known(hook),
-        None => xdp_of(name).is_none() && !name.starts_with(TCX),
+        None => xdp_of(name).is_none() && ![TCX, names::MOVING].iter().any(|known| name.starts_with(known)),
     });
     names.iter().try_for_each(|name| remove(&pins.links().join(name)))?;
     Ok(names)
