@@ -243,7 +243,8 @@ impl PinDir {
     /// Whether a daemon has pinned anything here, of whatever version.
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.directories(&[LAYOUT]).is_ok_and(|layouts| !layouts.is_empty())
+        self.directories(&[LAYOUT, STATE_LAYOUT]).is_ok_and(|found| !found.is_empty())
+            || self.link_names().is_ok_and(|names| !names.is_empty())
     }
 
     /// Directories of maps, of this and other versions, whose names begin so.
@@ -324,14 +325,16 @@ impl Node {
     }
 }
 
-fn names(path: PathBuf) -> Result<Vec<String>, Error> {
+/// The names of the pins in a directory, in order; none if it does not exist.
+pub(super) fn names(path: PathBuf) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(&path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(Error::Io { op: "list", path, source }),
     };
-    let mut names: Vec<String> =
-        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    // A pin is a file; what else somebody puts there is nobody's business.
+    let pins = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    let mut names: Vec<String> = pins.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     Ok(names)
 }

@@ -5,8 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::OsStr,
-    fs, io,
+    io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
@@ -154,11 +153,8 @@ fn ids(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<BTreeSet<u32>, Error
         move |source| Error::Map { pin, source }
     };
     let mut ids = BTreeSet::new();
-    for entry in fs::read_dir(dir).map_err(failed(dir))? {
-        let pin = entry.map_err(failed(dir))?.path();
-        if !pin.file_name().and_then(OsStr::to_str).is_some_and(&wanted) {
-            continue;
-        }
+    for name in pins::names(dir.to_owned())?.into_iter().filter(|name| wanted(name)) {
+        let pin = dir.join(name);
         let map = sys::open_pin(&pin).map_err(failed(&pin))?;
         ids.insert(sys::object_id(map.as_fd()).map_err(failed(&pin))?);
     }

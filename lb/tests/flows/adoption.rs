@@ -12,7 +12,7 @@ use lab::{
 
 use crate::{
     in_each_xdp_mode,
-    scene::{NODE_PORT, Probe, SOON, Scene, cluster_ip, outside, root, vip, web},
+    scene::{NODE_PORT, Probe, SOON, Scene, cluster_ip, output, outside, root, vip, web},
 };
 
 /// Two seconds and more.
@@ -107,5 +107,27 @@ fn cleanup_after_a_crash_leaves_nothing() {
     root();
     let mut scene = Scene::with_two_backends(XdpMode::Native);
     scene.daemon.kill();
+    scene.clean();
+}
+
+/// By what is pinned otherwise the state is known to be there.
+#[test]
+fn a_start_that_fails_leaves_alone_what_serves_and_cleanup_finds_it() {
+    root();
+    let mut scene = Scene::with_two_backends(XdpMode::Native);
+    scene.daemon.kill();
+    let pins = scene.bpffs().join("portico");
+    for entry in std::fs::read_dir(&pins).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_string_lossy().starts_with("maps-v") {
+            std::fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
+    let manifests = scene.manifests.directory().to_str().unwrap();
+    let mut failing = scene.daemon.command(&["run", "--interface", "nosuch", "--manifests", manifests]);
+    let failed = output(failing.arg("--cgroup").arg(scene.cgroup.path()));
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    for to in outside() {
+        assert!(scene.client().tcp_once(to).is_ok(), "{to}");
+    }
     scene.clean();
 }
