@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use portico::cli::Cli;
-
 fn main() -> ExitCode {
-    Cli::parse().run()
+    portico::cli::main()
 }
